@@ -1,0 +1,24 @@
+"""Image sets with stable example ids, domains and splits, and on-device batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from robusteval.schema.registry import Registry
+
+if TYPE_CHECKING:
+    from robusteval.data.imageset import Dataset
+
+DATASETS: Registry[type[Dataset[Any]]] = Registry(
+    "dataset",
+    {
+        "digits": (
+            "robusteval.data.digits:Digits",
+            "1,797 real handwritten digits at 16 x 16 RGB in eight domains; ships with scikit-learn",
+        ),
+        "image-folder": (
+            "robusteval.data.image_folder:ImageFolder",
+            "any tree domain/class/file or split/class/file of images",
+        ),
+    },
+)

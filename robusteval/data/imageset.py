@@ -1,0 +1,137 @@
+"""Images with stable ids, in memory or memory-mapped, and the contract of a dataset. No torch here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robusteval.schema.digest import ids_digest, stable_int
+from robusteval.schema.types import Frozen
+
+Split = Literal["train", "validation", "test"]
+P = TypeVar("P", bound=Frozen)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """An ordered set of labelled images.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64, in [0, len(classes)).
+        ids: N distinct example ids; the id, not the position, keys all evaluation noise.
+        groups: N names of what an image was made from; images of one group are not independent draws, so
+            intervals cluster by group. Equal to `ids` where every image stands alone.
+        domains: N domain names.
+        classes: class names.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    domains: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def keys(self) -> NDArray[np.int64]:
+        """(N,) int64: a stable hash of each id, for counter-based noise."""
+        return np.array([stable_int("example", name) for name in self.ids], dtype=np.int64)
+
+    @cached_property
+    def ids_digest(self) -> str:
+        """Digest of the ordered ids."""
+        return ids_digest(self.ids)
+
+    @property
+    def domain_counts(self) -> tuple[tuple[str, int], ...]:
+        """Domain names with their number of examples, in order of first appearance."""
+        counts: dict[str, int] = {}
+        for name in self.domains:
+            counts[name] = counts.get(name, 0) + 1
+        return tuple(counts.items())
+
+    def take(self, positions: Sequence[int] | NDArray[np.int64]) -> ImageSet:
+        """The examples at `positions`, in that order."""
+        where = np.asarray(positions, dtype=np.int64)
+        return ImageSet(
+            images=self.images[where],
+            labels=self.labels[where],
+            ids=tuple(self.ids[i] for i in where),
+            groups=tuple(self.groups[i] for i in where),
+            domains=tuple(self.domains[i] for i in where),
+            classes=self.classes,
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[ImageSet]) -> ImageSet:
+        """Join sets that share their classes, in the given order."""
+        return ImageSet(
+            images=np.concatenate([part.images for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            ids=tuple(name for part in parts for name in part.ids),
+            groups=tuple(name for part in parts for name in part.groups),
+            domains=tuple(name for part in parts for name in part.domains),
+            classes=parts[0].classes,
+        )
+
+
+class Dataset(ABC, Generic[P]):
+    """Labelled images in one or more domains, split once and for all by example id.
+
+    The canonical order of a split is that of a hash of the group name, so that its first n examples are a fixed
+    random subset, nested in every larger one, and show the same sources in every derived domain.
+    """
+
+    Params: ClassVar[type[Frozen]]
+    """Parameters that a suite may set."""
+
+    def __init__(self, params: P) -> None:
+        self.params = params
+
+    @property
+    @abstractmethod
+    def revision(self) -> str:
+        """Version of the content; another content must give another revision."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+
+    @property
+    @abstractmethod
+    def domains(self) -> tuple[str, ...]:
+        """Domain names."""
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per-channel mean that models of this dataset normalise with, on the [0, 1] scale."""
+        return (0.5,) * self.image_shape[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per-channel standard deviation that models of this dataset normalise with."""
+        return (0.5,) * self.image_shape[0]
+
+    @abstractmethod
+    def ids(self, domain: str, split: Split) -> tuple[str, ...]:
+        """Example ids of one domain and split in canonical order; cheap, no pixel is read."""
+
+    @abstractmethod
+    def load(self, domain: str, split: Split, n: int | None = None) -> ImageSet:
+        """The first `n` examples (all by default) of one domain and split in canonical order."""

@@ -1,0 +1,1 @@
+"""Executing cells: one worker entry point, a runner, and executors."""

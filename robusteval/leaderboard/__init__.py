@@ -1,0 +1,1 @@
+"""Boards, submissions and the static site. No torch."""

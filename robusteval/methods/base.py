@@ -1,0 +1,154 @@
+"""The contract of a training method and of the run that the trainer hands to it.
+
+The trainer owns the loop: batches, schedule, validation, selection, checkpoints. A method owns what is minimised, and
+may prepare the model before the first epoch and finish it after the last one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from robusteval.data.batches import Batch, DeviceSet
+from robusteval.models.classifier import Classifier
+from robusteval.schema.types import (
+    Component,
+    Frozen,
+    JsonValue,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Progress,
+)
+from robusteval.store.scratch import Scratch
+
+P = TypeVar("P", bound="MethodParams")
+
+
+class MethodParams(Frozen):
+    """Hyper-parameters that every method has; a method's own defaults may differ."""
+
+    epochs: PositiveInt = 30
+    """Passes over the training data."""
+    batch_size: PositiveInt = 64
+    """Examples per optimiser step."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Optimiser."""
+    lr: PositiveFloat = 0.1
+    """Peak learning rate."""
+    momentum: NonNegativeFloat = 0.9
+    """Momentum of SGD; Adam ignores it."""
+    weight_decay: NonNegativeFloat = 5e-4
+    """Weight decay."""
+    schedule: Literal["constant", "piecewise", "cosine", "cyclic"] = "cosine"
+    """Learning rate over the run, set once per step; momentum is never cycled."""
+    augment: tuple[Component, ...] = ()
+    """Augmentations of training batches, in order (`pad-crop`, `flip`, ...)."""
+    select: Literal["last", "best-validation"] = "last"
+    """Which epoch's weights are kept; validation data of the training domains only."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Autocast of training forwards where the method allows it; attacks and double backprop stay in float32."""
+
+
+@dataclass
+class TrainingRun:
+    """One training run in progress.
+
+    Attributes:
+        model: the classifier being trained, on its device.
+        train: training examples.
+        validation: validation examples of the training domains; the only data that may select anything.
+        seed: seed of the train cell.
+        epoch: epoch under way, from 0.
+        iteration: optimiser steps done.
+        total_iterations: optimiser steps in the whole run.
+        optimizer: set by the trainer after `Method.prepare`.
+        scratch: survives a kill; for expensive preparation results.
+        progress: told the finished fraction and what runs now.
+        diagnostics: what the method wants to have in the record.
+    """
+
+    model: Classifier
+    train: DeviceSet
+    validation: DeviceSet
+    seed: int
+    epoch: int = 0
+    iteration: int = 0
+    total_iterations: int = 0
+    optimizer: torch.optim.Optimizer | None = None
+    scratch: Scratch | None = None
+    progress: Progress = lambda fraction, what: None
+    diagnostics: dict[str, JsonValue] = field(default_factory=dict)
+
+
+class Method(ABC, Generic[P]):
+    """A training recipe.
+
+    Args:
+        params: hyper-parameters, validated.
+    """
+
+    Params: ClassVar[type[MethodParams]]
+    """Hyper-parameters; every field has a default."""
+    protocol: ClassVar[int] = 1
+    """Raised by hand when results change; part of the cell key."""
+    start: ClassVar[Literal["optional", "required"]] = "optional"
+    """Whether a start model is needed."""
+
+    def __init__(self, params: P) -> None:
+        self.params = params
+
+    def prepare(self, run: TrainingRun) -> None:
+        """Change the model or compute what training needs; called before the optimiser exists, also on resume.
+
+        Must be deterministic given the run's start weights and seed, because a resumed run calls it again before the
+        saved state is loaded.
+        """
+
+    def parameters(self, run: TrainingRun) -> Iterable[nn.Parameter | Tensor]:
+        """What the optimiser updates."""
+        return (parameter for parameter in run.model.parameters() if parameter.requires_grad)
+
+    def set_mode(self, model: Classifier) -> None:
+        """Set module modes at the start of every epoch."""
+        model.train()
+
+    @abstractmethod
+    def loss(self, model: Classifier, batch: Batch) -> Tensor:
+        """Scalar loss of one batch; images are augmented already."""
+
+    def step(self, run: TrainingRun, batch: Batch) -> Tensor:
+        """One optimiser step; returns the detached loss. Override for methods with more than one pass."""
+        assert run.optimizer is not None
+        run.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(run.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        run.optimizer.step()
+        return loss.detach()
+
+    def learning_rate(self, fraction: float) -> float | None:
+        """Learning rate at `fraction` in (0, 1] of all steps; None leaves it to `params.schedule`."""
+        return None
+
+    def begin_epoch(self, run: TrainingRun) -> None:
+        """Called before the first batch of every epoch."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors of the method itself that a resumed run needs (learned styles, saved weights)."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `state`."""
+
+    def finish(self, run: TrainingRun) -> None:
+        """Called once with the selected weights loaded: interpolate, remove inserted layers."""
+
+    @classmethod
+    def passes(cls, params: Any) -> tuple[float, float]:
+        """Forward and backward passes per example and epoch, for the plan's estimate."""
+        return (1.0, 1.0)

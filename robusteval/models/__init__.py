@@ -1,0 +1,47 @@
+"""Classifiers with normalisation inside, architectures, checkpoints, and bridges to model zoos."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from robusteval.schema.registry import Registry
+
+if TYPE_CHECKING:
+    from robusteval.models.architectures import Architecture
+
+ARCHITECTURES: Registry[type[Architecture[Any]]] = Registry(
+    "architecture",
+    {
+        "small-cnn": (
+            "robusteval.models.architectures:SmallCnn",
+            "three convolutions with batch norm; seconds on a CPU",
+        ),
+        "resnet20": (
+            "robusteval.models.architectures:ResNet20",
+            "CIFAR ResNet-20 (He et al., CVPR 2016, section 4.2)",
+        ),
+        "resnet32": (
+            "robusteval.models.architectures:ResNet32",
+            "CIFAR ResNet-32 (He et al., CVPR 2016, section 4.2)",
+        ),
+        "resnet44": (
+            "robusteval.models.architectures:ResNet44",
+            "CIFAR ResNet-44 (He et al., CVPR 2016, section 4.2)",
+        ),
+        "resnet56": (
+            "robusteval.models.architectures:ResNet56",
+            "CIFAR ResNet-56 (He et al., CVPR 2016, section 4.2)",
+        ),
+        "preact-resnet18": (
+            "robusteval.models.architectures:PreActResNet18",
+            "pre-activation ResNet-18 for 32 px (He et al., ECCV 2016)",
+        ),
+        "wide-resnet": (
+            "robusteval.models.architectures:WideResNet",
+            "WideResNet of given depth and width (Zagoruyko and Komodakis, BMVC 2016)",
+        ),
+    },
+    families={
+        "timm/": ("robusteval.models.architectures:timm_architecture", "every timm model, as timm/resnet18")
+    },
+)

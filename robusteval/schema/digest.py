@@ -1,0 +1,64 @@
+"""Canonical JSON, digests, and outcome bits.
+
+Canonical JSON is RFC 8785 (JSON Canonicalization Scheme, Rundgren et al. 2020), so that a key can be recomputed
+in any language.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import rfc8785
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode a JSON value as RFC 8785 bytes; NaN and infinities raise `ValueError`."""
+    return rfc8785.dumps(value)
+
+
+def sha256_hex(data: bytes) -> str:
+    """Hexadecimal SHA-256 of `data` (64 characters)."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`."""
+    return sha256_hex(canonical_json(value))
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """Digest of a sequence of example ids; the order counts."""
+    return json_digest(list(ids))
+
+
+def stable_int(*parts: str | int, bits: int = 63) -> int:
+    """A non-negative integer that depends only on `parts`; equal on every machine and in every process."""
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - bits)
+
+
+def pack_bits(flags: Sequence[bool]) -> str:
+    """Pack booleans into base64, first flag in the highest bit of the first byte."""
+    packed = bytearray((len(flags) + 7) // 8)
+    for index, flag in enumerate(flags):
+        if flag:
+            packed[index >> 3] |= 0x80 >> (index & 7)
+    return base64.b64encode(bytes(packed)).decode("ascii")
+
+
+def unpack_bits(text: str, n: int) -> list[bool]:
+    """Inverse of `pack_bits`.
+
+    Raises:
+        ValueError: the text is not base64, holds another number of bytes, or sets bits past `n`.
+    """
+    packed = base64.b64decode(text, validate=True)
+    if len(packed) != (n + 7) // 8:
+        raise ValueError(f"{len(packed)} bytes cannot hold exactly {n} outcomes")
+    flags = [bool(packed[index >> 3] & (0x80 >> (index & 7))) for index in range(len(packed) * 8)]
+    if any(flags[n:]):
+        raise ValueError(f"bits past outcome {n} are set")
+    return flags[:n]

@@ -1,0 +1,73 @@
+"""Every error a user can cause, each with the exit code it maps to.
+
+The message of a `RobustevalError` is the whole line a user reads: it names the place, the value, what is valid
+and what to do. The command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class RobustevalError(Exception):
+    """Base of all expected errors."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(RobustevalError):
+    """The user asked for something that does not exist or makes no sense."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """A file that a user wrote is wrong; the message starts with `file:line:`."""
+
+
+class UnknownNameError(UsageError):
+    """A name is not registered."""
+
+
+class DataError(UsageError):
+    """Data on disk is missing, broken or does not fit the suite."""
+
+
+class CheckpointError(UsageError):
+    """A weights file is missing, truncated, of a refused format, or does not fit the architecture."""
+
+
+class StoreError(RobustevalError):
+    """The store holds something it should not, or cannot be written."""
+
+    exit_code = 3
+
+
+class CorruptRecordError(StoreError):
+    """A stored file does not say what its name or its digest promises."""
+
+
+class CellError(RobustevalError):
+    """A cell cannot be executed: the model, the attack or the data broke the contract."""
+
+    exit_code = 3
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, listing: str | None = None) -> str:
+    """Write the message for a name that is not known, with the nearest valid ones.
+
+    Args:
+        kind: what the name should have been, in words (`method`, `attack`).
+        name: what was written.
+        known: all valid names.
+        listing: the command that lists the valid names, if there is one.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        hint = "did you mean " + " or ".join(repr(other) for other in near) + "?"
+    else:
+        hint = "valid: " + (", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "none")
+    return f"unknown {kind} {name!r}; {hint}" + (f" ({listing})" if listing else "")

@@ -1,0 +1,156 @@
+"""What a suite file says, as strict models: a suite's YAML is exactly a `SuiteSpec`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from robusteval.schema.errors import unknown_name
+from robusteval.schema.types import (
+    Component,
+    Epsilon,
+    Frozen,
+    JsonValue,
+    Name,
+    NonNegativeInt,
+    Norm,
+    PositiveInt,
+    Resources,
+)
+
+Cell = Literal["a_id", "r_id", "a_ood", "r_ood"]
+"""One of the four accuracies: clean or robust, in or out of distribution."""
+
+CELLS: tuple[Cell, ...] = ("a_id", "r_id", "a_ood", "r_ood")
+
+
+def _component(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+ComponentSpec = Annotated[Component, BeforeValidator(_component)]
+"""A component; a bare name stands for `{name: NAME}` with default parameters."""
+
+
+class Reference(Frozen):
+    """A publication that a suite, method or dataset comes from."""
+
+    title: str
+    """Title of the work."""
+    authors: str = ""
+    """Authors, comma separated."""
+    venue: str = ""
+    """Where and when it appeared, such as `ICLR 2018`."""
+    arxiv: str = ""
+    """arXiv identifier, such as `1706.06083`."""
+
+
+class TrainSpec(Frozen):
+    """Data and architecture that all methods of the suite train with."""
+
+    data: ComponentSpec
+    """Dataset (`robusteval ls datasets`)."""
+    domains: tuple[str, ...] = Field(min_length=1)
+    """Domains whose training split is used; one domain is the single-source protocol."""
+    architecture: ComponentSpec
+    """Network (`robusteval ls architectures`)."""
+
+
+class MethodSpec(Frozen):
+    """One row of the table: a method with its parameters."""
+
+    method: str
+    """Registered method (`robusteval ls methods`)."""
+    label: Name | None = None
+    """Name of the row; the method's name unless two rows share it."""
+    start: str | None = None
+    """Where the weights come from: the label of another row, or the path of a safetensors file."""
+    params: dict[str, JsonValue] = {}
+    """Hyper-parameters; `robusteval describe METHOD` lists them with their defaults."""
+
+    @property
+    def row(self) -> str:
+        """The name of the row."""
+        return self.label or self.method
+
+
+class SliceSpec(Frozen):
+    """Which test examples one half of the table is measured on."""
+
+    domains: tuple[str, ...] | None = None
+    """Domains; by default the training domains (`id`), or every domain not trained on (`ood`)."""
+    examples: PositiveInt | None = None
+    """Clean examples per domain; by default the whole test split."""
+    robust_examples: PositiveInt | None = None
+    """Attacked examples per domain, always the first ones of the clean examples; by default all of them."""
+
+
+class ThreatSpec(Frozen):
+    """A threat model and the attacks that are run inside it."""
+
+    norm: Norm = Norm.LINF
+    """Norm of the ball."""
+    epsilon: Epsilon
+    """Radius, as a fraction of the [0, 1] pixel range: `8/255`, `0.1`."""
+    attacks: tuple[ComponentSpec, ...] = Field(min_length=1)
+    """Attacks (`robusteval ls attacks`), run in this order; an example counts as robust only if it survives all."""
+
+
+class EvaluateSpec(Frozen):
+    """How every model of the suite is measured."""
+
+    id: SliceSpec = SliceSpec()
+    """In-distribution test examples."""
+    ood: SliceSpec = SliceSpec()
+    """Out-of-distribution test examples."""
+    threats: tuple[ThreatSpec, ...] = Field(min_length=1)
+    """Threat models; the first one fills the `robust` columns of the table."""
+    seed: NonNegativeInt = 0
+    """Seed of all evaluation noise; with the example's id it fixes every draw."""
+
+
+class ScoreSpec(Frozen):
+    """How the table is read."""
+
+    pareto: tuple[Cell, ...] = CELLS
+    """Columns over which a method must not be dominated to be marked as Pareto-optimal."""
+    baseline: str | None = None
+    """Row that the others are compared with; by default the first."""
+
+
+class SuiteSpec(Frozen):
+    """A named, versioned suite: training data, methods, evaluation and scoring."""
+
+    name: Name
+    """Name of the suite."""
+    version: PositiveInt
+    """Version; a change that changes numbers is a new version."""
+    summary: str
+    """One line on what the suite answers."""
+    references: tuple[Reference, ...] = ()
+    """Where the protocol comes from."""
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    """Training seeds; every method is trained once with each."""
+    train: TrainSpec
+    """Data and architecture."""
+    methods: tuple[MethodSpec, ...] = Field(min_length=1)
+    """Rows of the table."""
+    evaluate: EvaluateSpec
+    """Measurements."""
+    score: ScoreSpec = ScoreSpec()
+    """Reading of the table."""
+    resources: Resources = Resources()
+    """What one cell may use."""
+
+    @model_validator(mode="after")
+    def _rows_are_distinct(self) -> Self:
+        rows = [spec.row for spec in self.methods]
+        for row in rows:
+            if rows.count(row) > 1:
+                raise ValueError(f"two rows are called {row!r}; give one of them a 'label'")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} contain a number twice")
+        if self.score.baseline is not None and self.score.baseline not in rows:
+            raise ValueError(unknown_name("baseline row", self.score.baseline, rows))
+        return self

@@ -1,0 +1,1 @@
+"""Corruptions and procedural domain shifts, batched on the device."""

@@ -1,0 +1,1 @@
+"""Content-addressed records and artefacts on disk, and where results come from."""

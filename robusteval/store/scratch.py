@@ -1,0 +1,57 @@
+"""Scratch space of one cell: what an interrupted attempt leaves for the next one. Deleted when the cell is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from robusteval.schema.digest import sha256_hex
+from robusteval.schema.errors import CorruptRecordError
+from robusteval.schema.types import JsonValue
+from robusteval.store.atomic import write_atomically
+
+
+class Scratch:
+    """Named blobs in one folder; each write replaces the old blob in one step, each read checks it.
+
+    Args:
+        folder: created on the first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, name: str, blob: bytes) -> None:
+        """Store `blob` under `name`; an interrupted write leaves the old one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / name, sha256_hex(blob).encode() + b"\n" + blob)
+
+    def get(self, name: str) -> bytes | None:
+        """The blob under `name`, or None.
+
+        Raises:
+            CorruptRecordError: the file does not match its digest.
+        """
+        path = self.folder / name
+        if not path.exists():
+            return None
+        digest, _, blob = path.read_bytes().partition(b"\n")
+        if sha256_hex(blob).encode() != digest:
+            raise CorruptRecordError(
+                f"{path}: the saved state is damaged; delete this file to start the cell again"
+            )
+        return blob
+
+    def put_json(self, name: str, value: JsonValue) -> None:
+        """Store a JSON value."""
+        self.put(name, json.dumps(value, allow_nan=False).encode())
+
+    def get_json(self, name: str) -> JsonValue | None:
+        """Read a JSON value back, or None."""
+        blob = self.get(name)
+        return None if blob is None else json.loads(blob)
+
+    def clear(self) -> None:
+        """Delete everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
