@@ -7,7 +7,6 @@ propose images, clips them into the exact ball and the pixel box, predicts them 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, final
 
@@ -62,9 +61,7 @@ class Attack(ABC, Generic[P]):
     def __init__(self, params: P, threat: ThreatModel) -> None: ...
 
     @final
-    def __call__(
-        self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int
-    ) -> AttackResult:
+    def __call__(self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int) -> AttackResult:
         """Attack `images` (B, C, H, W) float32 in [0, 1] with true `labels` (B,) int64.
 
         Args:

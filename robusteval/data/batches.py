@@ -48,9 +48,7 @@ class DeviceSet:
         self.images = torch.from_numpy(data.images).to(device)
         self.labels = torch.from_numpy(data.labels).to(device)
         self.keys = torch.from_numpy(data.keys).to(device)
-        self.domains = torch.tensor(
-            [position[name] for name in data.domains], dtype=torch.int64, device=device
-        )
+        self.domains = torch.tensor([position[name] for name in data.domains], dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])

@@ -41,7 +41,5 @@ ARCHITECTURES: Registry[type[Architecture[Any]]] = Registry(
             "WideResNet of given depth and width (Zagoruyko and Komodakis, BMVC 2016)",
         ),
     },
-    families={
-        "timm/": ("robusteval.models.architectures:timm_architecture", "every timm model, as timm/resnet18")
-    },
+    families={"timm/": ("robusteval.models.architectures:timm_architecture", "every timm model, as timm/resnet18")},
 )

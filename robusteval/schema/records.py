@@ -186,19 +186,13 @@ class ResultRecord(Frozen):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.cell_key != self.cell.key:
-            raise ValueError(
-                f"cell_key {self.cell_key[:12]} is not the key of the cell, {self.cell.key[:12]}"
-            )
+            raise ValueError(f"cell_key {self.cell_key[:12]} is not the key of the cell, {self.cell.key[:12]}")
         found = result_digest(self.cell_key, self.evaluation, self.training)
         if self.result_digest != found:
-            raise ValueError(
-                f"result_digest {self.result_digest[:12]} is not the digest of the result, {found[:12]}"
-            )
+            raise ValueError(f"result_digest {self.result_digest[:12]} is not the digest of the result, {found[:12]}")
         results = {"train": self.training, "eval": self.evaluation}
         if self.status == "ok" and (results[self.cell.kind] is None or self.failure is not None):
-            raise ValueError(
-                f"status is ok but the {self.cell.kind} result is missing or a failure is present"
-            )
+            raise ValueError(f"status is ok but the {self.cell.kind} result is missing or a failure is present")
         if self.status == "failed" and self.failure is None:
             raise ValueError("status is failed but no failure is present")
         return self

@@ -85,9 +85,7 @@ class Registry(Generic[T]):
         """
         if name not in self:
             known = [*self.names(), *(prefix + "..." for prefix in self._families)]
-            raise UnknownNameError(
-                unknown_name(self.kind, name, known, listing=f"robusteval ls {self.kind}s")
-            )
+            raise UnknownNameError(unknown_name(self.kind, name, known, listing=f"robusteval ls {self.kind}s"))
         return name
 
     def load(self, name: str) -> T:

@@ -108,9 +108,7 @@ class Epsilon:
         return hash(self.fraction)
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def validate(value: Any) -> Epsilon:
             if isinstance(value, Epsilon | str | int | float | Fraction):
                 return cls(value)

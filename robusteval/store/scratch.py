@@ -38,9 +38,7 @@ class Scratch:
             return None
         digest, _, blob = path.read_bytes().partition(b"\n")
         if sha256_hex(blob).encode() != digest:
-            raise CorruptRecordError(
-                f"{path}: the saved state is damaged; delete this file to start the cell again"
-            )
+            raise CorruptRecordError(f"{path}: the saved state is damaged; delete this file to start the cell again")
         return blob
 
     def put_json(self, name: str, value: JsonValue) -> None:
