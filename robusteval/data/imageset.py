@@ -18,6 +18,11 @@ Split = Literal["train", "validation", "test"]
 P = TypeVar("P", bound=Frozen)
 
 
+def canonical_rank(group: str) -> int:
+    """Position of a group in the canonical order: a hash of its name, in [0, 2**63)."""
+    return stable_int("group", group)
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """An ordered set of labelled images.
@@ -30,6 +35,9 @@ class ImageSet:
             intervals cluster by group. Equal to `ids` where every image stands alone.
         domains: N domain names.
         classes: class names.
+
+    Raises:
+        ValueError: the parts do not belong together.
     """
 
     images: NDArray[np.uint8]
@@ -38,6 +46,19 @@ class ImageSet:
     groups: tuple[str, ...]
     domains: tuple[str, ...]
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise ValueError(f"images must be (N, C, H, W) uint8, not {self.images.shape} {self.images.dtype}")
+        if self.labels.dtype != np.int64:
+            raise ValueError(f"labels must be int64, not {self.labels.dtype}")
+        lengths = {len(part) for part in (self.images, self.labels, self.ids, self.groups, self.domains)}
+        if len(lengths) != 1:
+            raise ValueError(f"images, labels, ids, groups and domains differ in length: {sorted(lengths)}")
+        if len(set(self.ids)) != len(self.ids):
+            raise ValueError("an example id occurs twice")
+        if len(self.labels) and not (0 <= self.labels.min() and self.labels.max() < len(self.classes)):
+            raise ValueError(f"labels must lie in [0, {len(self.classes)})")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,7 +95,11 @@ class ImageSet:
 
     @staticmethod
     def concatenate(parts: Sequence[ImageSet]) -> ImageSet:
-        """Join sets that share their classes, in the given order."""
+        """Join sets that share their classes, in the given order; a single set stays as it is, without a copy."""
+        if len({part.classes for part in parts}) != 1:
+            raise ValueError("only sets with the same classes can be joined")
+        if len(parts) == 1:
+            return parts[0]
         return ImageSet(
             images=np.concatenate([part.images for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
@@ -88,8 +113,8 @@ class ImageSet:
 class Dataset(ABC, Generic[P]):
     """Labelled images in one or more domains, split once and for all by example id.
 
-    The canonical order of a split is that of a hash of the group name, so that its first n examples are a fixed
-    random subset, nested in every larger one, and show the same sources in every derived domain.
+    The canonical order of a split is that of `canonical_rank` of the group name, so that its first n examples are a
+    fixed random subset, nested in every larger one, and show the same sources in every derived domain.
     """
 
     Params: ClassVar[type[Frozen]]

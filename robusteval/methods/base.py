@@ -7,15 +7,17 @@ may prepare the model before the first epoch and finish it after the last one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
 from robusteval.data.batches import Batch, DeviceSet
-from robusteval.models.classifier import Classifier
+from robusteval.models.classifier import Classifier, PassCounter
 from robusteval.schema.types import (
     Component,
     Frozen,
@@ -35,8 +37,8 @@ class MethodParams(Frozen):
 
     epochs: PositiveInt = 30
     """Passes over the training data."""
-    batch_size: PositiveInt = 64
-    """Examples per optimiser step."""
+    batch_size: Annotated[int, Field(ge=2, strict=True)] = 64
+    """Examples per optimiser step, at least 2: batch statistics of one image are not defined."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Optimiser."""
     lr: PositiveFloat = 0.1
@@ -44,7 +46,7 @@ class MethodParams(Frozen):
     momentum: NonNegativeFloat = 0.9
     """Momentum of SGD; Adam ignores it."""
     weight_decay: NonNegativeFloat = 5e-4
-    """Weight decay."""
+    """L2 penalty, added to the gradient of every parameter."""
     schedule: Literal["constant", "piecewise", "cosine", "cyclic"] = "cosine"
     """Learning rate over the run, set once per step; momentum is never cycled."""
     augment: tuple[Component, ...] = ()
@@ -53,6 +55,10 @@ class MethodParams(Frozen):
     """Which epoch's weights are kept; validation data of the training domains only."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Autocast of training forwards where the method allows it; attacks and double backprop stay in float32."""
+
+
+def no_progress(fraction: float, what: str) -> None:
+    """Report to nobody."""
 
 
 @dataclass
@@ -69,8 +75,10 @@ class TrainingRun:
         total_iterations: optimiser steps in the whole run.
         optimizer: set by the trainer after `Method.prepare`.
         scratch: survives a kill; for expensive preparation results.
-        progress: told the finished fraction and what runs now.
+        progress: told the finished fraction of the current phase and what runs now.
         diagnostics: what the method wants to have in the record.
+        selection: passes spent inside `selecting`.
+        selected_on: set by a method that selects by itself, to say on which data.
     """
 
     model: Classifier
@@ -82,8 +90,21 @@ class TrainingRun:
     total_iterations: int = 0
     optimizer: torch.optim.Optimizer | None = None
     scratch: Scratch | None = None
-    progress: Progress = lambda fraction, what: None
+    progress: Progress = no_progress
     diagnostics: dict[str, JsonValue] = field(default_factory=dict)
+    selection: PassCounter = field(default_factory=PassCounter)
+    selected_on: str | None = None
+
+    @contextmanager
+    def selecting(self) -> Iterator[None]:
+        """Count the passes of what runs inside as selection, apart from training."""
+        before = self.model.passes.snapshot()
+        try:
+            yield
+        finally:
+            spent = self.model.passes.since(before)
+            self.selection.forward += spent.forward
+            self.selection.backward += spent.backward
 
 
 class Method(ABC, Generic[P]):
@@ -99,6 +120,10 @@ class Method(ABC, Generic[P]):
     """Raised by hand when results change; part of the cell key."""
     start: ClassVar[Literal["optional", "required"]] = "optional"
     """Whether a start model is needed."""
+    precisions: ClassVar[frozenset[str]] = frozenset({"float32"})
+    """Values of `precision` that the method supports; others are refused when parameters are resolved."""
+    shares: ClassVar[tuple[float, float]] = (0.0, 0.0)
+    """Rough fractions of the wall time that `prepare` and `finish` take; what they report is scaled into them."""
 
     def __init__(self, params: P) -> None:
         self.params = params
@@ -107,7 +132,7 @@ class Method(ABC, Generic[P]):
         """Change the model or compute what training needs; called before the optimiser exists, also on resume.
 
         Must be deterministic given the run's start weights and seed, because a resumed run calls it again before the
-        saved state is loaded.
+        saved state is loaded. torch's global generators are seeded when it starts.
         """
 
     def parameters(self, run: TrainingRun) -> Iterable[nn.Parameter | Tensor]:
@@ -117,6 +142,13 @@ class Method(ABC, Generic[P]):
     def set_mode(self, model: Classifier) -> None:
         """Set module modes at the start of every epoch."""
         model.train()
+
+    def logits(self, model: Classifier, images: Tensor) -> Tensor:
+        """Logits (B, classes) of a training forward, in the precision the parameters ask for, as float32."""
+        half = self.params.precision == "bfloat16"
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
+            logits: Tensor = model(images)
+        return logits.float()
 
     @abstractmethod
     def loss(self, model: Classifier, batch: Batch) -> Tensor:
@@ -137,6 +169,13 @@ class Method(ABC, Generic[P]):
 
     def begin_epoch(self, run: TrainingRun) -> None:
         """Called before the first batch of every epoch."""
+
+    def validation_score(self, run: TrainingRun) -> float | None:
+        """Robust accuracy on validation data, for methods that train for it; None where clean accuracy selects.
+
+        Called after the last epoch, and after every epoch if `select` is `best-validation`.
+        """
+        return None
 
     def state(self) -> dict[str, Tensor]:
         """Tensors of the method itself that a resumed run needs (learned styles, saved weights)."""

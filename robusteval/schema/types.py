@@ -63,6 +63,9 @@ class Epsilon:
 
     __slots__ = ("fraction", "text")
 
+    fraction: Fraction
+    text: str
+
     def __init__(self, value: str | int | float | Fraction | Epsilon) -> None:
         text = value.text if isinstance(value, Epsilon) else str(value).strip()
         object.__setattr__(self, "text", text)

@@ -36,8 +36,8 @@ class Scratch:
         path = self.folder / name
         if not path.exists():
             return None
-        digest, _, blob = path.read_bytes().partition(b"\n")
-        if sha256_hex(blob).encode() != digest:
+        digest, separator, blob = path.read_bytes().partition(b"\n")
+        if not separator or sha256_hex(blob).encode() != digest:
             raise CorruptRecordError(f"{path}: the saved state is damaged; delete this file to start the cell again")
         return blob
 

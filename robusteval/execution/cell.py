@@ -1,0 +1,182 @@
+"""The only entry of a worker: execute one cell and store its record.
+
+Everything that touches torch, data or models for a run happens below this function, so that every executor runs
+exactly the same code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import torch
+from filelock import Timeout
+from pydantic import TypeAdapter
+
+from robusteval.execution.events import CellSummary, CellTask
+from robusteval.execution.work import evaluate_cell, train_cell
+from robusteval.schema.cells import AnyCell, EvalCell, TrainCell
+from robusteval.schema.errors import StoreError
+from robusteval.schema.records import Evaluation, Failure, ResultRecord, Timing, TrainingResult, result_digest
+from robusteval.schema.types import Progress
+from robusteval.store.provenance import describe_provenance
+from robusteval.store.store import Store
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""With these no record can be written either, so the failure is only reported."""
+
+_CELL: TypeAdapter[TrainCell | EvalCell] = TypeAdapter(AnyCell)
+
+
+def run_cell(task: CellTask, store_uri: str, progress: Progress) -> CellSummary:
+    """Execute one cell, unless it has a result or another process is at it, and store the record.
+
+    A failure of the cell is stored with its traceback and returned as a summary; it never propagates.
+
+    Args:
+        task: what to do and where.
+        store_uri: where results go.
+        progress: told the finished fraction and what runs now.
+    """
+    store = Store.open(store_uri)
+    started = time.monotonic()
+    try:
+        with store.lock(task.key).acquire(blocking=False):
+            state, reason = store.state(task.key)
+            if state == "corrupt":
+                return CellSummary(task.key, "failed", 0.0, reason)
+            if state == "done" and not task.again:
+                return CellSummary(task.key, "cached", time.monotonic() - started, headline(store.get(task.key)))
+            return _execute(task, store, progress)
+    except Timeout:
+        return CellSummary(task.key, "busy", time.monotonic() - started, "another run is at it")
+    except (OSError, StoreError) as error:
+        return CellSummary(task.key, "failed", time.monotonic() - started, f"{type(error).__name__}: {error}")
+
+
+@dataclass
+class _Attempt:
+    """What one attempt found."""
+
+    evaluation: Evaluation | None = None
+    training: TrainingResult | None = None
+    failure: Failure | None = None
+
+
+def _execute(task: CellTask, store: Store, progress: Progress) -> CellSummary:
+    cell = _CELL.validate_json(task.cell)
+    clock = _Clock(store, task.key)
+    attempt = _Attempt()
+    with _torch_settings(task.threads):
+        try:
+            if isinstance(cell, TrainCell):
+                attempt.training = train_cell(cell, store, task.device, clock.watching(progress))
+            else:
+                attempt.evaluation = evaluate_cell(cell, store, task.device, clock.watching(progress))
+        except Exception as error:  # the one place where a cell's failure becomes a record
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                raise
+            attempt.failure = Failure(
+                type=type(error).__name__,
+                message=str(error) or repr(error),
+                traceback=traceback.format_exc(),
+                stage=cell.kind,
+            )
+    record = _record(cell, attempt, task, clock)
+    outcome = store.put(record)
+    if attempt.failure is None:
+        store.scratch(task.key).clear()
+    note = ""
+    if outcome.status == "conflict":
+        flips = f"{outcome.flipped} outcomes differ" if isinstance(cell, EvalCell) else "the weights differ"
+        note = f"nondeterministic: cell {task.key[:12]} has another result in the store, {flips}; both are kept"
+    status = "ok" if attempt.failure is None else "failed"
+    return CellSummary(task.key, status, record.timing.wall_s, headline(record), note)  # type: ignore[arg-type]
+
+
+def _record(cell: TrainCell | EvalCell, attempt: _Attempt, task: CellTask, clock: _Clock) -> ResultRecord:
+    return ResultRecord(
+        status="ok" if attempt.failure is None else "failed",
+        cell_key=cell.key,
+        cell=cell,
+        evaluation=attempt.evaluation,
+        training=attempt.training,
+        failure=attempt.failure,
+        result_digest=result_digest(cell.key, attempt.evaluation, attempt.training),
+        provenance=describe_provenance(_describe_device(task.device), task.threads),
+        timing=clock.timing(),
+    )
+
+
+def headline(record: ResultRecord) -> str:
+    """The main number of a record, or its error, in a few words."""
+    if record.failure is not None:
+        return f"{record.failure.type}: {record.failure.message}"
+    if record.training is not None:
+        last = record.training.history[-1] if record.training.history else {}
+        value = last.get("validation_accuracy")
+        return f"validation accuracy {100 * value:.1f} %" if value is not None else "trained"
+    if record.evaluation is not None and record.evaluation.metrics:
+        main = record.evaluation.metrics[0]
+        return f"{main.name.replace('_', ' ')} {100 * main.value:.1f} % (n={main.n})"
+    return record.status
+
+
+class _Clock:
+    """Wall time of a cell over all its attempts; the time of killed ones is known to the last report."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._scratch = store.scratch(key)
+        self._before = float((self._scratch.get_json("clock.json") or {}).get("wall_s", 0.0))
+        self._start = self._saved = time.monotonic()
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def watching(self, progress: Progress) -> Progress:
+        """A progress function that also saves the time spent so far, every few seconds."""
+
+        def report(fraction: float, what: str) -> None:
+            if time.monotonic() - self._saved > 5.0:
+                self._saved = time.monotonic()
+                self._scratch.put_json("clock.json", {"wall_s": self._elapsed()})
+            progress(fraction, what)
+
+        return report
+
+    def _elapsed(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+    def timing(self) -> Timing:
+        """Timing of the finished cell."""
+        scale = 1024.0 if sys.platform != "darwin" else 1024.0**2
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+        return Timing(started_at=self._started_at, wall_s=round(self._elapsed(), 3), peak_memory_mb=round(peak, 1))
+
+
+@contextlib.contextmanager
+def _torch_settings(threads: int) -> Iterator[None]:
+    """Set the thread count and ask for deterministic kernels; restore both."""
+    before = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def _describe_device(device: str) -> str:
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name(torch.device(device))}"
+    return device

@@ -1,0 +1,108 @@
+"""What a cell asks for, done: open the data, build or load the model, train or evaluate."""
+
+from __future__ import annotations
+
+import torch
+
+from robusteval.data.batches import DeviceSet
+from robusteval.data.slices import load_slice, make_slice, open_dataset
+from robusteval.evaluators import EVALUATORS
+from robusteval.evaluators.base import EvaluationContext
+from robusteval.methods.resolve import build_method
+from robusteval.methods.trainer import train
+from robusteval.models.build import build_classifier
+from robusteval.models.checkpoints import load_checkpoint, save_checkpoint
+from robusteval.models.classifier import Classifier
+from robusteval.schema.cells import CellStart, EvalCell, ModelRef, TrainCell
+from robusteval.schema.errors import CellError
+from robusteval.schema.records import Evaluation, TrainingResult
+from robusteval.schema.types import Progress
+from robusteval.store.store import Store
+
+
+def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -> TrainingResult:
+    """Train the model of `cell` and put its checkpoint into the store."""
+    progress(0.0, "loading data")
+    dataset = open_dataset(cell.data.dataset)
+    examples = DeviceSet(load_slice(cell.data), device)
+    held_out = make_slice(cell.data.dataset, dataset, cell.data.domains, "validation", None)
+    validation = DeviceSet(load_slice(held_out), device)
+    if cell.start is None:
+        model = build_classifier(
+            cell.architecture,
+            classes=len(dataset.classes),
+            input_shape=dataset.image_shape,
+            mean=dataset.mean,
+            std=dataset.std,
+            seed=cell.seed,
+        )
+    else:
+        model = load_model(cell.start, store)
+        _check_start(model, dataset.image_shape)
+    outcome = train(
+        build_method(cell.method),
+        model=model.to(device),
+        train=examples,
+        validation=validation,
+        seed=cell.seed,
+        scratch=store.scratch(cell.key),
+        progress=progress,
+    )
+    checkpoint = save_checkpoint(outcome.model, cell.architecture, class_names=dataset.classes)
+    return TrainingResult(
+        weights=store.put_artefact(checkpoint),
+        budget=outcome.budget,
+        selection_budget=outcome.selection_budget,
+        n_examples=len(examples),
+        selected_on=outcome.selected_on,
+        selected_epoch=outcome.selected_epoch,
+        history=tuple(outcome.history),
+        diagnostics=outcome.diagnostics,
+    )
+
+
+def evaluate_cell(cell: EvalCell, store: Store, device: str, progress: Progress) -> Evaluation:
+    """Measure the model of `cell` on its slice, and store the ids of the slice."""
+    progress(0.0, "loading data and model")
+    examples = load_slice(cell.data)
+    store.put_ids(examples.ids, examples.groups)
+    model = load_model(cell.model, store).to(device).eval()
+    _check_fits(model, len(examples.classes), examples.images.shape[1:])
+    evaluator_class = EVALUATORS.load(cell.evaluator.name)
+    evaluator = evaluator_class(evaluator_class.Params.model_validate(cell.evaluator.params))
+    context = EvaluationContext(
+        seed=cell.seed,
+        threat=cell.threat,
+        scratch=store.scratch(cell.key),
+        progress=progress,
+    )
+    return evaluator.evaluate(model, examples, context)
+
+
+def load_model(reference: ModelRef, store: Store) -> Classifier:
+    """Load the model that a cell refers to, on the CPU.
+
+    Raises:
+        StoreError: the cell that should have trained it has no result, or its checkpoint is missing or damaged.
+    """
+    if isinstance(reference, CellStart):
+        training = store.get(reference.cell).training
+        if training is None:
+            raise CellError(f"cell {reference.cell[:12]} is not a train cell, so it has no weights to start from")
+        digest = training.weights
+    else:
+        digest = reference.weights
+    model, _ = load_checkpoint(store.get_artefact(digest), source=f"artefact {digest[:12]}")
+    return model
+
+
+def _check_start(model: Classifier, image_shape: tuple[int, int, int]) -> None:
+    if model.input_shape != image_shape:
+        raise CellError(f"the start model takes images of {model.input_shape}, the data has {image_shape}")
+
+
+def _check_fits(model: Classifier, classes: int, image_shape: tuple[int, ...] | torch.Size) -> None:
+    if model.classes != classes:
+        raise CellError(f"the model tells {model.classes} classes apart, the data has {classes}")
+    if tuple(model.input_shape) != tuple(image_shape):
+        raise CellError(f"the model takes images of {model.input_shape}, the data has {tuple(image_shape)}")

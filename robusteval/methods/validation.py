@@ -1,0 +1,60 @@
+"""Accuracy on the validation data of the training domains, clean and under a short attack."""
+
+from __future__ import annotations
+
+import torch
+
+from robusteval.attacks.gradient import ascend
+from robusteval.data.batches import DeviceSet
+from robusteval.models.classifier import Classifier
+from robusteval.schema.digest import stable_int
+from robusteval.schema.types import Norm
+
+BATCH = 256
+STEPS = 10
+
+
+@torch.no_grad()
+def clean_accuracy(model: Classifier, data: DeviceSet) -> float:
+    """Fraction of `data` that the model gets right, in evaluation mode; one device sync."""
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    with model.mode(training=False):
+        for batch in data.in_order(BATCH):
+            correct += (model(batch.images).argmax(dim=1) == batch.labels).sum()
+    return int(correct.item()) / len(data)
+
+
+def robust_accuracy(model: Classifier, data: DeviceSet, *, norm: Norm, epsilon: float, seed: int) -> float:
+    """Fraction of `data` that the model gets right before and after 10 PGD steps of a quarter of the radius.
+
+    The random start is the same at every call with the same seed. It is a check for selection, not an evaluation.
+
+    Args:
+        model: the classifier; mode, flags and gradients are unchanged afterwards.
+        data: validation examples.
+        norm: linf or l2.
+        epsilon: radius in [0, 1] pixel units.
+        seed: seed of the train cell.
+    """
+    generator = torch.Generator().manual_seed(stable_int("validation-attack", seed))
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    with model.frozen():
+        for batch in data.in_order(BATCH):
+            noise = torch.rand(batch.images.shape, generator=generator).to(data.device)
+            reach = epsilon if norm is Norm.LINF else epsilon / batch.images[0].numel() ** 0.5
+            start = (batch.images + (2.0 * noise - 1.0) * reach).clamp_(0.0, 1.0)
+            worst = ascend(
+                model,
+                batch.images,
+                batch.labels,
+                norm=norm,
+                epsilon=epsilon,
+                step_size=epsilon / 4.0,
+                steps=STEPS,
+                start=start,
+            )
+            with torch.no_grad():
+                right = model(batch.images).argmax(dim=1) == batch.labels
+                right &= model(worst).argmax(dim=1) == batch.labels
+            correct += right.sum()
+    return int(correct.item()) / len(data)

@@ -1,0 +1,91 @@
+"""Where bytes live. A store addresses blobs by path only, so that an object store can stand behind it as well.
+
+A backend is never asked to rename across folders, and nothing relies on the order of a listing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from robusteval.schema.errors import StoreError
+from robusteval.store.atomic import create_atomically, write_atomically
+
+
+class Backend(Protocol):
+    """Blobs by relative path."""
+
+    def read(self, path: str) -> bytes | None:
+        """The blob at `path`, or None."""
+
+    def write(self, path: str, blob: bytes) -> None:
+        """Replace the blob at `path` in one step."""
+
+    def create(self, path: str, blob: bytes) -> bool:
+        """Write only if nothing is at `path`; of several writers exactly one succeeds."""
+
+    def exists(self, path: str) -> bool:
+        """Whether a blob is at `path`."""
+
+    def delete(self, path: str) -> None:
+        """Remove the blob at `path` if it is there."""
+
+    def paths(self, prefix: str) -> Iterator[str]:
+        """Paths below the folder `prefix`, in any order."""
+
+    def locate(self, path: str) -> str:
+        """Where a person finds the blob, for messages."""
+
+
+class LocalBackend:
+    """Blobs as files below one folder.
+
+    Args:
+        root: the folder; created on the first write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def _file(self, path: str) -> Path:
+        parts = PurePosixPath(path).parts
+        if not parts or any(part in {"..", "/"} or part.startswith("~") for part in parts):
+            raise StoreError(f"{path!r} leaves the store; store paths are relative and have no '..'")
+        return self.root.joinpath(*parts)
+
+    def read(self, path: str) -> bytes | None:
+        """The blob at `path`, or None."""
+        try:
+            return self._file(path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, path: str, blob: bytes) -> None:
+        """Replace the blob at `path` in one step."""
+        write_atomically(self._file(path), blob)
+
+    def create(self, path: str, blob: bytes) -> bool:
+        """Write only if nothing is at `path`; of several writers exactly one succeeds."""
+        return create_atomically(self._file(path), blob)
+
+    def exists(self, path: str) -> bool:
+        """Whether a blob is at `path`."""
+        return self._file(path).is_file()
+
+    def delete(self, path: str) -> None:
+        """Remove the blob at `path` if it is there."""
+        self._file(path).unlink(missing_ok=True)
+
+    def paths(self, prefix: str) -> Iterator[str]:
+        """Paths below the folder `prefix`, in any order; temporary files of running writers are left out."""
+        folder = self._file(prefix)
+        if not folder.is_dir():
+            return
+        for file in folder.rglob("*"):
+            if file.is_file() and not file.name.startswith("."):
+                yield file.relative_to(self.root).as_posix()
+
+    def locate(self, path: str) -> str:
+        """The file's path."""
+        return str(self._file(path))
