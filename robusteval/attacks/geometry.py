@@ -30,7 +30,8 @@ def perturbation_norm(delta: Tensor, norm: Norm) -> Tensor:
     if norm is Norm.LINF:
         return flat.abs().amax(dim=1).float()
     order = 2 if norm is Norm.L2 else 1
-    return torch.linalg.vector_norm(flat.double(), ord=order, dim=1).float()
+    length: Tensor = torch.linalg.vector_norm(flat.double(), ord=order, dim=1)
+    return length.float()
 
 
 def project_linf(delta: Tensor, epsilon: float) -> Tensor:
@@ -64,7 +65,7 @@ def project_box(images: Tensor) -> Tensor:
     return images.clamp(0.0, 1.0)
 
 
-def project(images: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
+def project_into(images: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
     """Bring images into the ball around `clean` and into the pixel box.
 
     The box never undoes the ball: `clean` lies in the box, so clamping a pixel moves it towards its clean value.
@@ -84,8 +85,8 @@ def project(images: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor
 
 
 def clip_to_threat(adversarial: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
-    """Bring candidates into the threat model's ball and the pixel box; tolerance as in `project`."""
-    return project(adversarial, clean, threat.norm, float(threat.epsilon))
+    """Bring candidates into the threat model's ball and the pixel box; tolerance as in `project_into`."""
+    return project_into(adversarial, clean, threat.norm, float(threat.epsilon))
 
 
 def random_start(clean: Tensor, keys: Tensor, *, norm: Norm, epsilon: float, seed: int, purpose: str) -> Tensor:
@@ -108,7 +109,7 @@ def random_start(clean: Tensor, keys: Tensor, *, norm: Norm, epsilon: float, see
         direction = keyed_normal(keys, shape, seed=seed, purpose=f"{purpose}/direction")
         radius = keyed_uniform(keys, (1,) * len(shape), seed=seed, purpose=f"{purpose}/radius") * epsilon
         delta = unit_l2(direction) * radius
-    return project(clean + delta.to(clean.dtype), clean, norm, epsilon)
+    return project_into(clean + delta.to(clean.dtype), clean, norm, epsilon)
 
 
 def unit_l2(vectors: Tensor) -> Tensor:

@@ -6,17 +6,18 @@ FGSM: Goodfellow, Shlens and Szegedy, ICLR 2015, arXiv 1412.6572. PGD: Madry et 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from robusteval.attacks.base import Attack
-from robusteval.attacks.geometry import project, project_box, random_start, unit_l2
+from robusteval.attacks.geometry import project_box, project_into, random_start, unit_l2
 from robusteval.attacks.symptoms import NAN_GRADIENT, ZERO_GRADIENT
 from robusteval.models.classifier import Classifier
-from robusteval.schema.types import Epsilon, Frozen, Norm, PositiveInt
+from robusteval.schema.types import Epsilon, Frozen, Norm, PositiveInt, ThreatModel
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps logits (B, K) and labels (B,) to losses (B,) that the attacker wants to raise."""
@@ -70,7 +71,7 @@ def ascend(  # noqa: PLR0913 - the attack of every training method; the names ar
     steps: int,
     start: Tensor | None = None,
     loss: Loss = cross_entropy,
-    project_to_ball: bool = True,
+    project: bool = True,
 ) -> Tensor:
     """Projected gradient ascent on the loss, without looking at success: what training methods attack with.
 
@@ -86,7 +87,7 @@ def ascend(  # noqa: PLR0913 - the attack of every training method; the names ar
         steps: number of steps, each one forward and one backward pass.
         start: (B, C, H, W) images to start from; the clean images by default. Clipped to [0, 1].
         loss: per-example loss.
-        project_to_ball: stay inside the ball after every step (N-FGSM does not); the pixel box always holds.
+        project: stay inside the ball after every step (N-FGSM does not); the pixel box always holds.
 
     Returns:
         (B, C, H, W) float32 images in [0, 1], detached.
@@ -97,7 +98,7 @@ def ascend(  # noqa: PLR0913 - the attack of every training method; the names ar
         for _ in range(steps):
             gradient, _ = input_gradient(model, current, labels, loss)
             current = current + step_size * steepest(gradient, norm)
-            current = project(current, clean, norm, epsilon) if project_to_ball else project_box(current)
+            current = project_into(current, clean, norm, epsilon) if project else project_box(current)
     return current
 
 
@@ -116,48 +117,54 @@ class PgdParams(Frozen):
     """What is raised: cross-entropy, or the largest other logit minus the label's."""
 
 
-class _GradientAttack(Attack[Any]):
-    """Ascent that stops on each example at its first misclassification."""
+@dataclass(frozen=True)
+class _Trail:
+    """How one ascent ended: images (B, C, H, W), and for each example (B,) whether it broke and what was met."""
 
-    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2})
-
-    def search(
-        self, model: Classifier, clean: Tensor, labels: Tensor, start: Tensor, step_size: float, steps: int, loss: Loss
-    ) -> tuple[Tensor, Tensor]:
-        """Ascend from `start`; an example leaves the batch as soon as it is broken.
-
-        Returns:
-            Images (B, C, H, W), the broken iterate or the last one, and whether each was broken (B,).
-        """
-        epsilon = float(self.threat.epsilon)
-        found, broken = start.clone(), torch.zeros_like(labels, dtype=torch.bool)
-        stuck, undefined = torch.zeros_like(broken), torch.zeros_like(broken)
-        active = torch.arange(len(labels), device=labels.device)
-        current = start
-        for _ in range(steps):
-            gradient, logits = input_gradient(model, current, labels[active], loss)
-            size = gradient.flatten(1).abs().amax(dim=1)
-            stuck[active] |= size == 0
-            undefined[active] |= ~size.isfinite()
-            wrong = logits.argmax(dim=1) != labels[active]
-            found[active[wrong]] = current[wrong]
-            broken[active[wrong]] = True
-            keep = ~wrong
-            active = active[keep]
-            if not len(active):
-                break
-            direction = steepest(gradient[keep].nan_to_num(0.0), self.threat.norm)
-            current = project(current[keep] + step_size * direction, clean[active], self.threat.norm, epsilon)
-        if len(active):
-            found[active] = current
-            with torch.no_grad():
-                broken[active] = model(current).argmax(dim=1) != labels[active]
-        self.observe(ZERO_GRADIENT, stuck & ~broken)
-        self.observe(NAN_GRADIENT, undefined)
-        return found, broken
+    images: Tensor
+    broken: Tensor
+    stuck: Tensor
+    undefined: Tensor
 
 
-class Pgd(_GradientAttack):
+def _ascend_until_broken(  # noqa: PLR0913 - `ascend` with early exit
+    model: Classifier,
+    clean: Tensor,
+    labels: Tensor,
+    start: Tensor,
+    *,
+    threat: ThreatModel,
+    step_size: float,
+    steps: int,
+    loss: Loss,
+) -> _Trail:
+    """Ascend from `start`; an example leaves the batch as soon as it is broken, and its broken iterate is kept."""
+    epsilon = float(threat.epsilon)
+    images, broken = start.clone(), torch.zeros_like(labels, dtype=torch.bool)
+    stuck, undefined = torch.zeros_like(broken), torch.zeros_like(broken)
+    active = torch.arange(len(labels), device=labels.device)
+    current = start
+    for _ in range(steps):
+        gradient, logits = input_gradient(model, current, labels[active], loss)
+        size = gradient.flatten(1).abs().amax(dim=1)
+        wrong = logits.argmax(dim=1) != labels[active]
+        stuck[active] |= (size == 0) & ~wrong
+        undefined[active] |= ~size.isfinite()
+        images[active[wrong]] = current[wrong]
+        broken[active[wrong]] = True
+        active = active[~wrong]
+        if not len(active):
+            break
+        direction = steepest(gradient[~wrong].nan_to_num(0.0, 0.0, 0.0), threat.norm)
+        current = project_into(current[~wrong] + step_size * direction, clean[active], threat.norm, epsilon)
+    if len(active):
+        images[active] = current
+        with torch.no_grad():
+            broken[active] = model(current).argmax(dim=1) != labels[active]
+    return _Trail(images, broken, stuck & ~broken, undefined)
+
+
+class Pgd(Attack[PgdParams]):
     """Projected gradient ascent from keyed random starts, stopping on each example when it is broken.
 
     Cost: `restarts * (steps + 1)` forward and `restarts * steps` backward passes on an example that survives.
@@ -165,12 +172,15 @@ class Pgd(_GradientAttack):
 
     name = "pgd"
     Params = PgdParams
+    norms = frozenset({Norm.LINF, Norm.L2})
 
     def run(self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int) -> Tensor:
         """See `Attack.run`."""
         params, epsilon = self.params, float(self.threat.epsilon)
         step_size = 2.5 * epsilon / params.steps if params.step_size is None else float(params.step_size)
         proposed = images.clone()
+        stuck = torch.zeros_like(labels, dtype=torch.bool)
+        undefined = torch.zeros_like(stuck)
         active = torch.arange(len(labels), device=labels.device)
         for restart in range(params.restarts):
             clean = images[active]
@@ -180,13 +190,24 @@ class Pgd(_GradientAttack):
                 start = random_start(
                     clean, keys[active], norm=self.threat.norm, epsilon=epsilon, seed=seed, purpose=purpose
                 )
-            found, broken = self.search(
-                model, clean, labels[active], start, step_size, params.steps, LOSSES[params.loss]
+            trail = _ascend_until_broken(
+                model,
+                clean,
+                labels[active],
+                start,
+                threat=self.threat,
+                step_size=step_size,
+                steps=params.steps,
+                loss=LOSSES[params.loss],
             )
-            proposed[active] = found
-            active = active[~broken]
+            proposed[active] = trail.images
+            stuck[active] = trail.stuck
+            undefined[active] |= trail.undefined
+            active = active[~trail.broken]
             if not len(active):
                 break
+        self.observe(ZERO_GRADIENT, stuck)
+        self.observe(NAN_GRADIENT, undefined)
         return proposed
 
     @classmethod
@@ -202,18 +223,28 @@ class FgsmParams(Frozen):
     """What is raised: cross-entropy, or the largest other logit minus the label's."""
 
 
-class Fgsm(_GradientAttack):
+class Fgsm(Attack[FgsmParams]):
     """One step of length epsilon along the sign of the gradient (l2: along the gradient). Weak by design."""
 
     name = "fgsm"
     Params = FgsmParams
+    norms = frozenset({Norm.LINF, Norm.L2})
 
     def run(self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int) -> Tensor:
         """See `Attack.run`."""
-        found, _ = self.search(
-            model, images, labels, images, float(self.threat.epsilon), 1, LOSSES[self.params.loss]
+        trail = _ascend_until_broken(
+            model,
+            images,
+            labels,
+            images,
+            threat=self.threat,
+            step_size=float(self.threat.epsilon),
+            steps=1,
+            loss=LOSSES[self.params.loss],
         )
-        return found
+        self.observe(ZERO_GRADIENT, trail.stuck)
+        self.observe(NAN_GRADIENT, trail.undefined)
+        return trail.images
 
     @classmethod
     def passes(cls, params: FgsmParams, classes: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from robusteval.schema.registry import Registry
 
 if TYPE_CHECKING:
+    from robusteval.data.augment import Augmentation
     from robusteval.data.imageset import Dataset
 
 DATASETS: Registry[type[Dataset[Any]]] = Registry(
@@ -20,5 +21,23 @@ DATASETS: Registry[type[Dataset[Any]]] = Registry(
             "robusteval.data.image_folder:ImageFolder",
             "any tree domain/class/file or split/class/file of images",
         ),
+    },
+)
+
+AUGMENTATIONS: Registry[type[Augmentation[Any]]] = Registry(
+    "augmentation",
+    {
+        "pad-crop": ("robusteval.data.augment:PadCrop", "pad with black or by reflection, cut out the old size"),
+        "flip": ("robusteval.data.augment:Flip", "mirror left and right"),
+        "colour-jitter": (
+            "robusteval.data.augment:ColourJitter",
+            "change brightness, contrast, saturation and hue",
+        ),
+        "grayscale": ("robusteval.data.augment:Grayscale", "drop the colours"),
+        "random-resized-crop": (
+            "robusteval.data.augment:RandomResizedCrop",
+            "cut out a random rectangle and resize it",
+        ),
+        "translate": ("robusteval.data.augment:Translate", "shift by whole pixels, filling with black"),
     },
 )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robusteval.data.imageset import ImageSet
 from robusteval.schema.digest import stable_int
+
+RESIDENT_BYTES = 4 * 2**30
+"""Images up to this size live on the accelerator; larger sets stay in main memory or on disk."""
 
 
 @dataclass(frozen=True)
@@ -33,38 +38,56 @@ class Batch:
 
 
 class DeviceSet:
-    """A whole image set on one device.
+    """A whole image set, served in batches on one device.
 
     Args:
         data: the images.
-        device: where they go, as uint8.
+        device: where batches go.
+        resident_bytes: a set of more bytes stays on the CPU as uint8, memory-mapped if it came so, and each batch is
+            moved by itself; what a batch holds does not depend on it.
     """
 
-    def __init__(self, data: ImageSet, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, data: ImageSet, device: torch.device | str = "cpu", *, resident_bytes: int = RESIDENT_BYTES
+    ) -> None:
         self.classes = data.classes
         self.ids = data.ids
         self.domain_names = tuple(dict.fromkeys(data.domains))
         position = {name: index for index, name in enumerate(self.domain_names)}
-        self.images = torch.from_numpy(data.images).to(device)
-        self.labels = torch.from_numpy(data.labels).to(device)
-        self.keys = torch.from_numpy(data.keys).to(device)
+        home = device if data.images.nbytes <= resident_bytes else "cpu"
+        self.images = torch.from_numpy(_writable(data.images)).to(home)
+        self.labels = torch.from_numpy(_writable(data.labels)).to(device)
+        self.keys = torch.from_numpy(_writable(data.keys)).to(device)
         self.domains = torch.tensor([position[name] for name in data.domains], dtype=torch.int64, device=device)
+        # Division by a number becomes a multiplication by its rounded inverse on some devices; by a tensor it is exact.
+        self._white = torch.tensor(255.0, device=device)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
     @property
     def device(self) -> torch.device:
-        """Where the images live."""
-        return self.images.device
+        """Where batches are."""
+        return self.labels.device
+
+    @property
+    def resident(self) -> bool:
+        """Whether the images live where the batches go."""
+        return self.images.device == self.device
 
     def batch(self, positions: Tensor | slice) -> Batch:
-        """The examples at `positions`."""
+        """The examples at `positions`; indices of a set that is not resident belong on the CPU."""
+        here: Tensor | slice = positions
+        if isinstance(positions, Tensor):
+            positions, here = positions.to(self.images.device), positions.to(self.device)
+        images = self.images[positions]
+        if not self.resident and self.device.type == "cuda":
+            images = images.pin_memory()
         return Batch(
-            images=self.images[positions].to(torch.float32).div_(255.0),
-            labels=self.labels[positions],
-            keys=self.keys[positions],
-            domains=self.domains[positions],
+            images=images.to(self.device, non_blocking=True).to(torch.float32).div_(self._white),
+            labels=self.labels[here],
+            keys=self.keys[here],
+            domains=self.domains[here],
         )
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
@@ -78,8 +101,33 @@ class DeviceSet:
         A last batch of one example is dropped: batch statistics of one image are not defined.
         """
         generator = torch.Generator().manual_seed(stable_int("order", seed, epoch))
-        order = torch.randperm(len(self), generator=generator).to(self.device)
+        order = torch.randperm(len(self), generator=generator).to(self.images.device)
         for start in range(0, len(self), batch_size):
             positions = order[start : start + batch_size]
             if len(positions) > 1 or len(self) == 1:
                 yield self.batch(positions)
+
+    def balanced(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
+        """Batches with equally many examples of every domain, one domain after the other within a batch.
+
+        The largest domain is seen once, up to what does not fill a batch; smaller ones are repeated in one order.
+
+        Raises:
+            ValueError: the batch is smaller than the number of domains.
+        """
+        share = batch_size // len(self.domain_names)
+        if share < 1:
+            raise ValueError(f"a batch of {batch_size} cannot hold {len(self.domain_names)} domains")
+        generator = torch.Generator().manual_seed(stable_int("balanced order", seed, epoch))
+        domains = self.domains.cpu()
+        members = [torch.nonzero(domains == index).flatten() for index in range(len(self.domain_names))]
+        orders = [own[torch.randperm(len(own), generator=generator)] for own in members]
+        steps = max(1, max(len(own) for own in orders) // share)
+        columns = [own[torch.arange(steps * share) % len(own)].reshape(steps, share) for own in orders]
+        for positions in torch.cat(columns, dim=1).to(self.images.device):
+            yield self.batch(positions)
+
+
+def _writable(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself, or a copy where torch could not share its memory."""
+    return array if array.flags.writeable else array.copy()

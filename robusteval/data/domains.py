@@ -90,24 +90,26 @@ def _over(ink: Array, colour: Array, ground: Array) -> Array:
 
 def _luminance(colours: Array) -> Array:
     red, green, blue = (colours[..., channel] for channel in range(3))
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    luminance: Array = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    return luminance
 
 
 def _farthest(candidates: Array, luminance: Array) -> Array:
     """Of the candidates (N, K, 3), the one whose luminance is farthest from (N,)."""
     best = np.abs(_luminance(candidates) - luminance[:, None]).argmax(axis=1)
-    return candidates[np.arange(len(candidates)), best]
+    chosen: Array = candidates[np.arange(len(candidates)), best]
+    return chosen
 
 
 def _column(values: Array) -> Array:
     return values[:, None, None]
 
 
-def _upright(ink: Array, draws: Array) -> Array:
+def _upright(ink: Array, _: Array) -> Array:
     return _grey(ink)
 
 
-def _inverted(ink: Array, draws: Array) -> Array:
+def _inverted(ink: Array, _: Array) -> Array:
     return _grey(1.0 - ink)
 
 
@@ -135,7 +137,8 @@ def _sample(images: Array, rows: Array, columns: Array) -> Array:
     which = np.arange(len(images))[:, None, None]
     upper = (1.0 - right) * padded[which, top, left] + right * padded[which, top, left + 1]
     lower = (1.0 - right) * padded[which, top + 1, left] + right * padded[which, top + 1, left + 1]
-    return (1.0 - down) * upper + down * lower
+    values: Array = (1.0 - down) * upper + down * lower
+    return values
 
 
 def _coloured(ink: Array, draws: Array) -> Array:

@@ -57,7 +57,7 @@ class ImageSet:
             raise ValueError(f"images, labels, ids, groups and domains differ in length: {sorted(lengths)}")
         if len(set(self.ids)) != len(self.ids):
             raise ValueError("an example id occurs twice")
-        if len(self.labels) and not (0 <= self.labels.min() and self.labels.max() < len(self.classes)):
+        if len(self.labels) and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
             raise ValueError(f"labels must lie in [0, {len(self.classes)})")
 
     def __len__(self) -> int:

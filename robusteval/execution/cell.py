@@ -29,7 +29,7 @@ from robusteval.schema.types import Progress
 from robusteval.store.provenance import describe_provenance
 from robusteval.store.store import Store
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """With these no record can be written either, so the failure is only reported."""
 
 _CELL: TypeAdapter[TrainCell | EvalCell] = TypeAdapter(AnyCell)

@@ -53,6 +53,7 @@ class AdvStyle(Method[Params]):
     """
 
     Params = Params
+    precisions = frozenset({"float32", "bfloat16"})
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)
@@ -78,8 +79,8 @@ class AdvStyle(Method[Params]):
             self.layers[name] = layer
             self._hooks.append(network.get_submodule(name).register_forward_hook(_restyle(layer)))
 
-    def parameters(self, run: TrainingRun) -> Iterable[dict[str, Any]]:
-        """The network, and with `ascent: joint` the learned scales."""
+    def parameters(self, run: TrainingRun) -> Iterable[Any]:
+        """Parameter groups: the network, and with `ascent: joint` the learned scales."""
         groups: list[dict[str, Any]] = [{"params": [p for p in run.model.parameters() if p.requires_grad]}]
         if self.params.ascent == "joint" and self.params.variant != "dsu":
             decay = self.params.weight_decay if self.params.faithful else 0.0
@@ -93,7 +94,7 @@ class AdvStyle(Method[Params]):
 
     def loss(self, model: Classifier, batch: Batch) -> Tensor:
         """Cross-entropy with the layers active."""
-        return cross_entropy(model(batch.images), batch.labels)
+        return cross_entropy(self.logits(model, batch.images), batch.labels)
 
     def step(self, run: TrainingRun, batch: Batch) -> Tensor:
         """One step; all noise depends on (seed, iteration, layer) alone."""
@@ -137,7 +138,7 @@ class AdvStyle(Method[Params]):
         while self._hooks:
             self._hooks.pop().remove()
         run.diagnostics["style_scales"] = {
-            name: {"mean": float(layer.sigma_mu.abs().mean()), "std": float(layer.sigma_sig.abs().mean())}
+            name: {"mean": float(layer.sigma_mu.detach().abs().mean()), "std": float(layer.sigma_sig.detach().abs().mean())}
             for name, layer in self.layers.items()
         }
 

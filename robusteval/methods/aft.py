@@ -22,6 +22,9 @@ from robusteval.methods.schedules import slow_start_fast_decay
 from robusteval.models.classifier import Classifier
 from robusteval.schema.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
+Curve = Literal["slow-start-fast-decay", "constant", "piecewise", "cosine", "cyclic"]
+"""Learning rate over the run."""
+
 
 class Params(PgdParams):
     """Hyper-parameters of adversarial fine-tuning."""
@@ -32,9 +35,7 @@ class Params(PgdParams):
     """Examples per optimiser step."""
     lr: PositiveFloat = 0.01
     """Peak learning rate; with another `schedule`, the learning rate of that control."""
-    schedule: Literal["slow-start-fast-decay", "constant", "piecewise", "cosine", "cyclic"] = (  # type: ignore[assignment]
-        "slow-start-fast-decay"
-    )
+    schedule: Curve = "slow-start-fast-decay"  # type: ignore[assignment]  # one value more than the base class has
     """The method's own curve, or a plain schedule as a control."""
     lr_min: NonNegativeFloat = 1e-4
     """Learning rate at the start of the slow start."""

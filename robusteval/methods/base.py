@@ -18,8 +18,8 @@ from torch import Tensor
 
 from robusteval.data.batches import Batch, DeviceSet
 from robusteval.models.classifier import Classifier, PassCounter
+from robusteval.schema.specs import ComponentSpec
 from robusteval.schema.types import (
-    Component,
     Frozen,
     JsonValue,
     NonNegativeFloat,
@@ -49,7 +49,7 @@ class MethodParams(Frozen):
     """L2 penalty, added to the gradient of every parameter."""
     schedule: Literal["constant", "piecewise", "cosine", "cyclic"] = "cosine"
     """Learning rate over the run, set once per step; momentum is never cycled."""
-    augment: tuple[Component, ...] = ()
+    augment: tuple[ComponentSpec, ...] = ()
     """Augmentations of training batches, in order (`pad-crop`, `flip`, ...)."""
     select: Literal["last", "best-validation"] = "last"
     """Which epoch's weights are kept; validation data of the training domains only."""
@@ -120,6 +120,8 @@ class Method(ABC, Generic[P]):
     """Raised by hand when results change; part of the cell key."""
     start: ClassVar[Literal["optional", "required"]] = "optional"
     """Whether a start model is needed."""
+    replaces_head: ClassVar[bool] = False
+    """Whether `prepare` gives a start model with another number of classes a new head; else it is refused."""
     precisions: ClassVar[frozenset[str]] = frozenset({"float32"})
     """Values of `precision` that the method supports; others are refused when parameters are resolved."""
     shares: ClassVar[tuple[float, float]] = (0.0, 0.0)
@@ -135,7 +137,7 @@ class Method(ABC, Generic[P]):
         saved state is loaded. torch's global generators are seeded when it starts.
         """
 
-    def parameters(self, run: TrainingRun) -> Iterable[nn.Parameter | Tensor]:
+    def parameters(self, run: TrainingRun) -> Iterable[Tensor]:
         """What the optimiser updates."""
         return (parameter for parameter in run.model.parameters() if parameter.requires_grad)
 
@@ -173,7 +175,7 @@ class Method(ABC, Generic[P]):
     def validation_score(self, run: TrainingRun) -> float | None:
         """Robust accuracy on validation data, for methods that train for it; None where clean accuracy selects.
 
-        Called after the last epoch, and after every epoch if `select` is `best-validation`.
+        Called in evaluation mode after the last epoch, and after every epoch if `select` is `best-validation`.
         """
         return None
 
@@ -185,7 +187,7 @@ class Method(ABC, Generic[P]):
         """Inverse of `state`."""
 
     def finish(self, run: TrainingRun) -> None:
-        """Called once with the selected weights loaded: interpolate, remove inserted layers."""
+        """Called once with the selected weights loaded and the model in evaluation mode: interpolate, remove layers."""
 
     @classmethod
     def passes(cls, params: Any) -> tuple[float, float]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robusteval.methods.base import MethodParams
 
 
-def build_optimizer(params: MethodParams, parameters: Iterable[nn.Parameter | Tensor]) -> torch.optim.Optimizer:
+def build_optimizer(params: MethodParams, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """SGD with heavy-ball momentum, or Adam with torch's constants; no state is carried over from anywhere."""
     trained = list(parameters)
     if params.optimizer == "adam":

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from robusteval.data import AUGMENTATIONS
+from robusteval.data.slices import checked_params
 from robusteval.methods import METHODS
 from robusteval.methods.base import Method, MethodParams
 from robusteval.schema.errors import UsageError, unknown_name
@@ -25,7 +27,9 @@ def resolve_method(name: str, params: Mapping[str, JsonValue]) -> Component:
         UsageError: a parameter is unknown or has a value that is not allowed.
     """
     checked = _validate(name, METHODS.load(name), params)
-    return Component(name=name, params=checked.model_dump(mode="json", context={"canonical": True}))
+    resolved = checked.model_dump(mode="json", context={"canonical": True})
+    resolved["augment"] = [_resolve_augmentation(name, part) for part in checked.augment]
+    return Component(name=name, params=resolved)
 
 
 def build_method(component: Component) -> Method[Any]:
@@ -37,6 +41,12 @@ def build_method(component: Component) -> Method[Any]:
     """
     method = METHODS.load(component.name)
     return method(_validate(component.name, method, component.params))
+
+
+def _resolve_augmentation(name: str, component: Component) -> dict[str, JsonValue]:
+    kind = AUGMENTATIONS.load(component.name)
+    params = checked_params(f"method {name!r}: augmentation {component.name!r}", kind.Params, component.params)
+    return {"name": component.name, "params": params.model_dump(mode="json", context={"canonical": True})}
 
 
 def _validate(name: str, method: type[Method[Any]], params: Mapping[str, JsonValue]) -> MethodParams:

@@ -10,6 +10,7 @@ import json
 
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -54,7 +55,7 @@ class Finished(Frozen):
 def encode(finished: Finished, groups: dict[str, dict[str, Tensor]]) -> bytes:
     """One blob of the named groups of tensors."""
     tensors = {
-        f"{group}/{name}": value.detach().cpu().clone(memory_format=_contiguous())
+        f"{group}/{name}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for group, entries in groups.items()
         for name, value in entries.items()
     }

@@ -1,5 +1,6 @@
-"""Sharpness-aware minimisation: SAM (Foret et al., ICLR 2021, arXiv 2010.01412) and its scale-invariant form ASAM
-(Kwon et al., ICML 2021, arXiv 2102.11600).
+"""Sharpness-aware minimisation (SAM: Foret et al., ICLR 2021, arXiv 2010.01412).
+
+The scale-invariant form is ASAM (Kwon et al., ICML 2021, arXiv 2102.11600).
 
     g = grad L(w)
     SAM:  e = rho * g / (||g||_2 + 1e-12)
@@ -11,7 +12,8 @@ The norm is taken over all trained parameters at once, biases and batch norm inc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,11 +54,26 @@ def sharpness_ascent(
     return [factor * (w.square() * g if adaptive else g) for w, g in zip(weights, gradients, strict=True)]
 
 
+@contextmanager
+def moved_weights(weights: Sequence[Tensor], offsets: Sequence[Tensor]) -> Iterator[None]:
+    """Add `offsets` to `weights` inside the block; afterwards the old values are copied back, bit for bit."""
+    kept = [w.detach().clone() for w in weights]
+    try:
+        with torch.no_grad():
+            for w, offset in zip(weights, offsets, strict=True):
+                w.add_(offset)
+        yield
+    finally:
+        with torch.no_grad():
+            for w, before in zip(weights, kept, strict=True):
+                w.copy_(before)
+
+
 class Sam(Method[Params]):
     """Step with the gradient taken at the worst nearby weights.
 
-    Running statistics of batch norm see the first pass only. The weights are restored from a copy, bit for bit, before
-    the base optimiser steps, so its momentum and weight decay act at w.
+    Running statistics of batch norm see the first pass only. The base optimiser steps at w, so its momentum and weight
+    decay act there.
 
     Cost: 2 forward and backward passes per optimiser step (ERM: 1).
     """
@@ -75,19 +92,11 @@ class Sam(Method[Params]):
         loss = self.loss(run.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         weights = [w for group in run.optimizer.param_groups for w in group["params"] if w.grad is not None]
-        kept = [w.detach().clone() for w in weights]
-        offsets = sharpness_ascent(
-            kept, [w.grad for w in weights], rho=self.params.rho, adaptive=self.params.adaptive
-        )
-        with torch.no_grad():
-            for w, offset in zip(weights, offsets, strict=True):
-                w.add_(offset)
+        gradients = [w.grad for w in weights]
+        offsets = sharpness_ascent(weights, gradients, rho=self.params.rho, adaptive=self.params.adaptive)
         run.optimizer.zero_grad(set_to_none=True)
-        with running_statistics_kept(run.model):
+        with moved_weights(weights, offsets), running_statistics_kept(run.model):
             self.loss(run.model, batch).backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            for w, before in zip(weights, kept, strict=True):
-                w.copy_(before)
         run.optimizer.step()
         return loss.detach()
 

@@ -17,11 +17,9 @@ def scheduled(schedule: Schedule, lr: float, fraction: float) -> float:
         lr: its largest value.
         fraction: in [0, 1].
     """
-    return {"constant": _constant, "piecewise": piecewise, "cosine": cosine, "cyclic": cyclic}[schedule](lr, fraction)
-
-
-def _constant(lr: float, fraction: float) -> float:
-    return lr
+    if schedule == "constant":
+        return lr
+    return {"piecewise": piecewise, "cosine": cosine, "cyclic": cyclic}[schedule](lr, fraction)
 
 
 def piecewise(lr: float, fraction: float) -> float:
@@ -44,9 +42,7 @@ def cyclic(lr: float, fraction: float) -> float:
     return lr * (1.0 - abs(2.0 * fraction - 1.0))
 
 
-def slow_start_fast_decay(  # noqa: PLR0913 - the curve has five constants
-    fraction: float, *, lr_min: float, lr_peak: float, p: float, a: float, kappa: float
-) -> float:
+def slow_start_fast_decay(fraction: float, *, lr_min: float, lr_peak: float, p: float, a: float, kappa: float) -> float:
     """The curve of adversarial fine-tuning (Jeddi et al., 2020, arXiv 2012.13628).
 
         S(s) = lr_min + (lr_peak - lr_min) * (s / p)^a          for s <= p
@@ -63,7 +59,7 @@ def slow_start_fast_decay(  # noqa: PLR0913 - the curve has five constants
         kappa: logarithm of the ratio of the peak to the last value.
     """
     if fraction < p:
-        return lr_min + (lr_peak - lr_min) * (fraction / p) ** a
+        return lr_min + (lr_peak - lr_min) * math.pow(fraction / p, a)
     if fraction == p:
         return lr_peak
     return lr_peak * math.exp(-kappa * (fraction - p) / (1.0 - p))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from robusteval.attacks.geometry import random_start
 from robusteval.attacks.gradient import ascend
 from robusteval.data.batches import DeviceSet
 from robusteval.models.classifier import Classifier
-from robusteval.schema.digest import stable_int
 from robusteval.schema.types import Norm
 
 BATCH = 256
@@ -27,7 +27,7 @@ def clean_accuracy(model: Classifier, data: DeviceSet) -> float:
 def robust_accuracy(model: Classifier, data: DeviceSet, *, norm: Norm, epsilon: float, seed: int) -> float:
     """Fraction of `data` that the model gets right before and after 10 PGD steps of a quarter of the radius.
 
-    The random start is the same at every call with the same seed. It is a check for selection, not an evaluation.
+    The random start of an example is the same at every call with the same seed. A check to select by, no evaluation.
 
     Args:
         model: the classifier; mode, flags and gradients are unchanged afterwards.
@@ -36,13 +36,12 @@ def robust_accuracy(model: Classifier, data: DeviceSet, *, norm: Norm, epsilon: 
         epsilon: radius in [0, 1] pixel units.
         seed: seed of the train cell.
     """
-    generator = torch.Generator().manual_seed(stable_int("validation-attack", seed))
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
     with model.frozen():
         for batch in data.in_order(BATCH):
-            noise = torch.rand(batch.images.shape, generator=generator).to(data.device)
-            reach = epsilon if norm is Norm.LINF else epsilon / batch.images[0].numel() ** 0.5
-            start = (batch.images + (2.0 * noise - 1.0) * reach).clamp_(0.0, 1.0)
+            start = random_start(
+                batch.images, batch.keys, norm=norm, epsilon=epsilon, seed=seed, purpose="validation/pgd"
+            )
             worst = ascend(
                 model,
                 batch.images,

@@ -13,33 +13,33 @@ ARCHITECTURES: Registry[type[Architecture[Any]]] = Registry(
     "architecture",
     {
         "small-cnn": (
-            "robusteval.models.architectures:SmallCnn",
+            "robusteval.models.small:SmallCnn",
             "three convolutions with batch norm; seconds on a CPU",
         ),
         "resnet20": (
-            "robusteval.models.architectures:ResNet20",
+            "robusteval.models.resnet:ResNet20",
             "CIFAR ResNet-20 (He et al., CVPR 2016, section 4.2)",
         ),
         "resnet32": (
-            "robusteval.models.architectures:ResNet32",
+            "robusteval.models.resnet:ResNet32",
             "CIFAR ResNet-32 (He et al., CVPR 2016, section 4.2)",
         ),
         "resnet44": (
-            "robusteval.models.architectures:ResNet44",
+            "robusteval.models.resnet:ResNet44",
             "CIFAR ResNet-44 (He et al., CVPR 2016, section 4.2)",
         ),
         "resnet56": (
-            "robusteval.models.architectures:ResNet56",
+            "robusteval.models.resnet:ResNet56",
             "CIFAR ResNet-56 (He et al., CVPR 2016, section 4.2)",
         ),
         "preact-resnet18": (
-            "robusteval.models.architectures:PreActResNet18",
+            "robusteval.models.preact:PreActResNet18",
             "pre-activation ResNet-18 for 32 px (He et al., ECCV 2016)",
         ),
         "wide-resnet": (
-            "robusteval.models.architectures:WideResNet",
+            "robusteval.models.preact:WideResNet",
             "WideResNet of given depth and width (Zagoruyko and Komodakis, BMVC 2016)",
         ),
     },
-    families={"timm/": ("robusteval.models.architectures:timm_architecture", "every timm model, as timm/resnet18")},
+    families={"timm/": ("robusteval.models.timm_bridge:timm_architecture", "every timm model, as timm/resnet18")},
 )

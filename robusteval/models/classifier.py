@@ -12,11 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robusteval.schema.errors import CellError
 from robusteval.schema.records import Budget
 
 MIN_BATCH = 16
-"""Smallest batch the network sees in evaluation: from 16 images up, CPU kernels give bitwise the same logits for an
-image whatever stands beside it; smaller batches are padded and the padding is cut off again."""
+"""Smallest batch the network sees in evaluation. From 16 images up, on one CPU thread, logits and input gradients of
+an image are bitwise the same whatever stands beside it and in whatever order (convolutions, batch norm, pooling and
+linear layers of every architecture here, measured for 16 to 100 images); below 16 other kernels are chosen, so smaller
+batches are padded and the padding is cut off again."""
 
 
 @dataclass
@@ -25,7 +28,10 @@ class PassCounter:
 
     Attributes:
         forward: forward passes.
-        backward: backward passes through the whole network, to the input or to the parameters.
+        backward: backward passes through the network, to the input or to the parameters. Each traversal that enters
+            the network from its logits counts, so three gradients of one forward pass are three backward passes. A
+            double backprop (the gradient of a gradient) is two: one for the gradient, one when the outer gradient
+            reaches the logits again, as it does for every loss that is not linear in them.
     """
 
     forward: int = 0
@@ -43,12 +49,17 @@ class PassCounter:
 class Classifier(nn.Module):
     """A network over images in [0, 1] that normalises by itself.
 
+    `mean` and `std` are buffers outside the state dict: they move with the model and travel in checkpoint metadata.
+
     Args:
         network: maps (B, C, H, W) normalised float images to (B, classes) logits.
         classes: number of classes, at least 2.
         input_shape: (C, H, W).
         mean: C means on the [0, 1] scale.
         std: C positive standard deviations on the [0, 1] scale.
+
+    Raises:
+        ValueError: fewer than 2 classes, or mean and std that do not fit the channels.
     """
 
     mean: Tensor
@@ -69,11 +80,11 @@ class Classifier(nn.Module):
             raise ValueError(f"a classifier needs at least 2 classes, not {classes}")
         if len(mean) != channels or len(std) != channels:
             raise ValueError(f"mean and std need {channels} values each, one a channel")
-        if min(std) <= 0:
+        if not min(std) > 0:
             raise ValueError(f"std must be positive, not {tuple(std)}")
         self.network = network
         self.classes = classes
-        self.input_shape = input_shape
+        self.input_shape = (int(input_shape[0]), int(input_shape[1]), int(input_shape[2]))
         self.passes = PassCounter()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
@@ -84,33 +95,70 @@ class Classifier(nn.Module):
         return self.mean.device
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, C, H, W) in [0, 1]."""
+        """Logits (B, classes) of images (B, C, H, W) in [0, 1].
+
+        Raises:
+            CellError: the images have another shape than `input_shape`, are not floating point, or are wider than the
+                model; or the network does not return one logit a class.
+        """
         return self.classify(self.normalise(images))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Pixels in [0, 1] to the network's own input space."""
+        self._check_input(images)
         return (images - self.mean) / self.std
 
     def classify(self, normalised: Tensor) -> Tensor:
         """Logits of inputs that are normalised already; counted like `forward`."""
+        self._check_input(normalised)
         n = normalised.shape[0]
         self.passes.forward += n
-        if not self.training and 0 < n < MIN_BATCH:
-            filler = normalised[:1].detach().expand(MIN_BATCH - n, *normalised.shape[1:])
-            logits: Tensor = self.network(torch.cat([normalised, filler]))[:n]
+        if not self.training and n < MIN_BATCH:
+            filler = normalised[:1].detach() if n else normalised.new_zeros(1, *self.input_shape)
+            logits = self.network(torch.cat([normalised, filler.expand(MIN_BATCH - n, -1, -1, -1)]))
+            self._check_logits(logits, MIN_BATCH)
+            logits = logits[:n]
         else:
             logits = self.network(normalised)
-        if logits.requires_grad:
-            logits.register_hook(self._count_backward)
-        return logits
+            self._check_logits(logits, n)
+        return self._counted(logits, n)
 
-    def _count_backward(self, gradient: Tensor) -> None:
-        self.passes.backward += gradient.shape[0]
+    def _check_input(self, images: Tensor) -> None:
+        if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
+            raise CellError(
+                f"images of shape {tuple(images.shape)} do not fit the model, which takes (B, "
+                f"{', '.join(map(str, self.input_shape))}); resize them or set the input shape of the architecture"
+            )
+        if not images.is_floating_point() or images.element_size() > self.mean.element_size():
+            raise CellError(
+                f"images are {images.dtype}, the model takes {self.mean.dtype} in [0, 1]; "
+                f"convert them (uint8 pixels: images.float() / 255)"
+            )
+
+    def _check_logits(self, logits: object, n: int) -> None:
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != (n, self.classes):
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise CellError(
+                f"the network returned {found} for {n} images, not logits ({n}, {self.classes}); "
+                f"check its number of classes, and wrap it if it returns several outputs"
+            )
+
+    def _counted(self, logits: Tensor, n: int) -> Tensor:
+        # A hook on the node runs when gradients enter the network; a hook on the tensor would also run for the
+        # gradient of a loss with respect to the logits alone, which costs no pass.
+        if logits.grad_fn is not None:
+            passes = self.passes
+
+            def count(_gradients: object) -> None:
+                passes.backward += n
+
+            logits.grad_fn.register_prehook(count)
+        return logits
 
     @contextmanager
     def frozen(self) -> Iterator[Classifier]:
-        """Evaluation mode with no parameter gradients; on exit every module's mode and every flag is as before."""
-        with self.parameters_frozen(), self.mode(training=False):
+        """Evaluation mode with no parameter gradients; on exit modes, flags, gradients and buffers are as before."""
+        with self.parameters_frozen(), self.buffers_kept(), self.mode(training=False):
             yield self
 
     @contextmanager
@@ -126,18 +174,40 @@ class Classifier(nn.Module):
 
     @contextmanager
     def parameters_frozen(self) -> Iterator[Classifier]:
-        """No parameter asks for gradients; on exit each has its own old flag back."""
-        flags = [(parameter, parameter.requires_grad) for parameter in self.parameters()]
+        """No parameter asks for gradients or shows one; on exit each has its old flag and its old gradient back."""
+        before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in self.parameters()]
         try:
-            for parameter, _ in flags:
+            for parameter, _, _ in before:
                 parameter.requires_grad_(False)
+                parameter.grad = None
             yield self
         finally:
-            for parameter, flag in flags:
+            for parameter, flag, gradient in before:
                 parameter.requires_grad_(flag)
+                parameter.grad = gradient
+
+    @contextmanager
+    def buffers_kept(self) -> Iterator[Classifier]:
+        """Whatever runs inside, buffers (batch-norm statistics) are bitwise as before on exit."""
+        before = [
+            (module, name, buffer, buffer._version, buffer.detach().clone())
+            for module in self.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        try:
+            yield self
+        finally:
+            for module, name, buffer, version, content in before:
+                module._buffers[name] = buffer
+                # Untouched buffers are not written: a graph built inside may still need them for its backward pass.
+                if buffer._version != version:
+                    with torch.no_grad():
+                        buffer.copy_(content)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Predicted labels (B,) int64, in evaluation mode."""
         with self.mode(training=False):
-            return self(images).argmax(dim=1)
+            labels: Tensor = self(images).argmax(dim=1)
+        return labels

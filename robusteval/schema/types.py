@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from fractions import Fraction
@@ -77,6 +78,9 @@ class Epsilon:
             raise ValueError(f"epsilon {text!r} is not a finite number; write 8/255 or 0.03")
         if len(text) > 40:
             raise ValueError("epsilon is longer than 40 characters; write 8/255 or 0.03")
+        exponent = re.search(r"e[+-]?(\d+)", text.lower())
+        if exponent and int(exponent[1]) > 99:  # Fraction would write out all its digits
+            raise ValueError(f"epsilon {text!r} has an exponent beyond 99; write 8/255 or 0.03")
         try:
             fraction = Fraction(text.replace(" ", ""))
         except ZeroDivisionError:

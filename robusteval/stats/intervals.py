@@ -28,8 +28,8 @@ class ClusteredEstimate:
         low: lower end of the interval.
         high: upper end of the interval.
         n: number of examples.
-        n_effective: independent examples that would give the same variance; in [1, n]. NaN-free: for a difference
-            it is the smaller one of its two sides.
+        n_effective: independent examples that would give the same variance, in [1, n]; for a difference the smaller
+            number of its two sides.
         influence: per group, what its examples add to the estimate's deviation from its expectation. Sums to zero;
             the sum of squares estimates the variance.
     """
@@ -140,7 +140,7 @@ def wilson_clustered(
     sample = np.asarray(values, dtype=np.float64)
     n = sample.size
     if n == 0 or sample.ndim != 1 or len(groups) != n or (strata is not None and len(strata) != n):
-        raise ValueError(f"{sample.shape} values, {len(groups)} groups: one group, and one stratum, per value is needed")
+        raise ValueError(f"{sample.shape} values and {len(groups)} groups: each value needs one group and one stratum")
     if not bool(np.all((sample >= 0.0) & (sample <= 1.0))):
         raise ValueError("per-example means must lie in [0, 1]")
     value, weighted = _macro(sample, strata)

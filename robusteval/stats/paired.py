@@ -16,6 +16,8 @@ from robusteval.stats.intervals import ClusteredEstimate, difference, wilson_clu
 Alternative = Literal["two-sided", "worse", "better"]
 """What the test looks for in the candidate."""
 
+_RESOLVED = 1e-12
+
 
 def discordant(base: Sequence[bool], candidate: Sequence[bool]) -> tuple[int, int]:
     """Losses (right before, wrong now) and gains (wrong before, right now).
@@ -57,7 +59,8 @@ def sign_flip_test(nets: Sequence[int], alternative: Alternative = "two-sided") 
     """Exact p-value of the sum of per-group differences when the sign of every group's difference is a fair coin.
 
     Generalises McNemar's exact test to groups: with nets of -1, 0 and 1 both give the same number. The null
-    distribution is read off its characteristic function, the product of `cos(net * t)`; accurate to about 1e-13.
+    distribution is read off its characteristic function, the product of `cos(net * t)`, which resolves about 1e-13,
+    so with nets of different sizes a value below 1e-12 is given as 1e-12.
 
     Args:
         nets: per group, correct answers of the candidate minus those of the base, summed over the group's examples
@@ -86,8 +89,7 @@ def sign_flip_test(nets: Sequence[int], alternative: Alternative = "two-sided") 
         "worse": sums <= observed,
         "better": sums >= observed,
     }
-    smallest = 0.5 ** sum(sizes.values()) * (2.0 if alternative == "two-sided" else 1.0)
-    return float(min(1.0, max(smallest, mass[tails[alternative]].sum())))
+    return float(min(1.0, max(_RESOLVED, mass[tails[alternative]].sum())))
 
 
 def paired_difference(

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from robusteval.schema.digest import canonical_json, ids_digest, json_digest, pack_bits, stable_int, unpack_bits
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -55,6 +59,6 @@ def test_bits_that_do_not_fit_are_refused(text: str, n: int) -> None:
 
 
 def test_stable_int_is_pinned_because_stored_noise_depends_on_it() -> None:
-    digest = hashlib.sha256("example\x1fimage-1".encode()).digest()
+    digest = hashlib.sha256(b"example\x1fimage-1").digest()
     assert stable_int("example", "image-1") == int.from_bytes(digest[:8], "big") >> 1
     assert 0 <= stable_int("a", 1, bits=8) < 256

@@ -22,7 +22,9 @@ from robusteval.schema.types import Component
 D = sha256_hex(b"x")
 CELL = EvalCell(
     model=CellStart(cell=D),
-    data=DataSlice(dataset=Component(name="digits"), revision="1", domains=("upright",), split="test", n=2, ids_digest=D),
+    data=DataSlice(
+        dataset=Component(name="digits"), revision="1", domains=("upright",), split="test", n=2, ids_digest=D
+    ),
     evaluator=Component(name="clean"),
     protocol=1,
     seed=0,

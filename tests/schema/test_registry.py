@@ -42,7 +42,9 @@ def test_an_unknown_name_is_an_error_with_near_matches() -> None:
 
 
 def test_a_plug_in_comes_in_by_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "entry_points", lambda group: [Point("tool", "json:tool")] if group == CODECS.group else [])
+    monkeypatch.setattr(
+        module, "entry_points", lambda group: [Point("tool", "json:tool")] if group == CODECS.group else []
+    )
     assert CODECS.entries()["tool"].summary == "plug-in json:tool"
     assert "tool" in CODECS
 

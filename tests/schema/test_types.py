@@ -45,7 +45,7 @@ def test_epsilon_is_the_exact_fraction_that_was_written(written: str | float, fr
         ("eight", "not a number"),
         ("", "not a number"),
         ("1" * 41, "longer than 40"),
-        ("1e300", "larger than a million"),
+        ("1e30", "larger than a million"),
         ([8, 255], "must be a number"),
         (None, "must be a number"),
     ],
@@ -56,10 +56,9 @@ def test_what_is_no_radius_is_refused_with_what_is_valid(written: object, says: 
 
 
 def test_a_huge_exponent_is_refused_without_writing_the_number_out() -> None:
-    with pytest.raises(ValueError, match="larger than a million"):
-        Epsilon("1e999999999")
-    with pytest.raises(ValueError, match="too close to zero"):
-        Epsilon("1e-999999999")
+    for text in ("1e999999999", "1E-999999999"):
+        with pytest.raises(ValueError, match="exponent beyond 99"):
+            Epsilon(text)
 
 
 def test_equal_fractions_are_equal_epsilons_with_one_canonical_form() -> None:

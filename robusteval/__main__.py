@@ -1,0 +1,10 @@
+"""`python -m robusteval` is the `robusteval` command."""
+
+from __future__ import annotations
+
+import sys
+
+from robusteval.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

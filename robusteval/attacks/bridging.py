@@ -1,0 +1,72 @@
+"""What both attack libraries need around them: a plain module to attack, fixed seeds, and silence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robusteval.models.classifier import Classifier
+from robusteval.schema.errors import CellError, RobustevalError
+
+
+class PlainModule(nn.Module):
+    """A classifier as libraries expect one: images in [0, 1] to logits, in evaluation mode, passes counted.
+
+    Args:
+        classifier: what is attacked; normalisation is inside it already.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.training = classifier.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes), writable: libraries overwrite entries in place."""
+        logits: Tensor = self.classifier(images)
+        return logits if logits.requires_grad else logits.clone()
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch, numpy and `random` for code that draws from global generators; afterwards they are as before.
+
+    Args:
+        seed: below 2 ** 32.
+        device: where the code runs; its generator is seeded too.
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+@contextlib.contextmanager
+def foreign(attack: str) -> Iterator[None]:
+    """Run a library's code: what it prints is dropped, what it raises becomes an error that names the attack.
+
+    Raises:
+        CellError: the library failed.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except RobustevalError:
+        raise
+    except Exception as error:
+        raise CellError(f"attack {attack!r} failed inside its library: {type(error).__name__}: {error}") from error

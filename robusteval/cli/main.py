@@ -1,0 +1,121 @@
+"""The command `robusteval`: what exists, and what happens to errors.
+
+Imports of anything heavy happen inside command bodies, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from robusteval.cli import catalogue, doctor, results, suites, weights
+from robusteval.cli.options import examples
+from robusteval.schema.errors import RobustevalError, SpecError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="robusteval",
+    help="Evaluate adversarial robustness and domain generalization of image classifiers: train, attack, shift, score.",
+    epilog=examples("robusteval run digits", "robusteval show digits --format md", "robusteval ls attacks"),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(version("robusteval"))
+        except PackageNotFoundError:
+            print("unknown (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[int, typer.Option("-v", count=True, help="Twice: tracebacks.", show_default=False)] = 0,
+) -> None:
+    """Evaluate adversarial robustness and domain generalization of image classifiers: train, attack, shift, score."""
+
+
+for _commands in (suites, catalogue, results, weights, doctor):
+    _commands.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    code = run(given)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has had enough; nothing is left to say to them when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 1
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; every expected error becomes one line on standard error.
+
+    Returns:
+        The exit code: 0 ok, 1 internal error, 2 usage or bad file, 3 cells failed, 130 interrupted.
+    """
+    try:
+        result = app(args=arguments, prog_name="robusteval", standalone_mode=False)
+    except RobustevalError as error:
+        # A SpecError starts with `file:line:`, which editors and people click on; nothing goes before it.
+        _complain(str(error) if isinstance(error, SpecError) else f"error: {error}")
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted; what was finished is in the store")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except Exception as error:  # noqa: BLE001 - the outermost frame: one line instead of a traceback
+        return _unexpected(error, arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _unexpected(error: Exception, arguments: list[str]) -> int:
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "robusteval"
+        _complain(f"error: {usage()} ({command} --help)")
+        return 2
+    if isinstance(error, OSError) and error.filename:
+        _complain(f"error: {error.filename}: {error.strerror}")
+        return 1
+    if _wants_traceback(arguments):
+        traceback.print_exception(error)
+        return 1
+    what = str(error) or "no message"
+    _complain(f"error: internal error, {type(error).__name__}: {what}; add -vv for the traceback, and please report it")
+    return 1
+
+
+def _wants_traceback(arguments: list[str]) -> bool:
+    return sum(len(word) - 1 for word in arguments if re.fullmatch(r"-v+", word)) >= 2
+
+
+def _complain(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

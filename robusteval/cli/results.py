@@ -1,0 +1,210 @@
+"""The command that reads the store: show."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robusteval.cli.options import (
+    DEFAULT_STORE,
+    QuietOption,
+    StoreOption,
+    TableFormat,
+    VerboseOption,
+    examples,
+)
+
+if TYPE_CHECKING:
+    from robusteval.schema.plans import StoredPlan
+    from robusteval.schema.records import ResultRecord
+    from robusteval.scoring.results import SuiteTable
+    from robusteval.store.store import Store
+
+CELLS_DAMAGED = 3
+_KEY = re.compile(r"[0-9a-f]{6,64}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(
+        epilog=examples(
+            "robusteval show digits",
+            "robusteval show digits --format json",
+            "robusteval show digits --plot digits.png --pareto a_id,r_id",
+            "robusteval show 3fb2c81a90d4    # one record, by the beginning of its key",
+            "robusteval show                 # which suites have results",
+        )
+    )(show)
+
+
+def show(
+    what: Annotated[
+        str, typer.Argument(metavar="SUITE|KEY", help="Suite (name, name@version or file), or a cell's key.")
+    ] = "",
+    store: StoreOption = DEFAULT_STORE,
+    form: Annotated[TableFormat, typer.Option("--format", help="How the table is written.")] = TableFormat.TABLE,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a scatter of two columns (PNG or SVG).", show_default=False),
+    ] = None,
+    pareto: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMNS", help="Columns for the Pareto marks and the scatter, as a_id,r_id.", show_default=False
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Show stored results: the 2 x 2 table of a suite, or one record in full. Nothing is computed anew."""
+    from robusteval.store.store import Store
+
+    place = Store.open(store)
+    if not what:
+        _print_plans(place, form)
+        return
+    stored = _find_plan(place, what)
+    if stored is None:
+        _print_record(place, what)
+        return
+    columns = _columns(pareto)
+    table, damaged = read_scores(place, stored, columns)
+    print_scores(table, form.value, verbose=verbose > 0)
+    if plot is not None:
+        _plot(table, plot, columns, quiet=quiet)
+    for text in damaged:
+        print(f"note: {text}", file=sys.stderr)
+    if damaged:
+        raise typer.Exit(CELLS_DAMAGED)
+
+
+def read_scores(
+    place: Store, stored: StoredPlan, columns: tuple[str, ...] | None = None
+) -> tuple[SuiteTable, list[str]]:
+    """Score a suite from what is stored.
+
+    Args:
+        place: the store.
+        stored: the plan.
+        columns: columns for the Pareto marks; the suite's own by default.
+
+    Returns:
+        The table, and a line for each damaged record; the cells of those count as not run.
+    """
+    from robusteval.schema.errors import CorruptRecordError, StoreError
+    from robusteval.scoring.table import front_rows, score
+
+    records: dict[str, ResultRecord] = {}
+    damaged: list[str] = []
+    for key in sorted({key for row in stored.rows for key in _keys(row.train_key, row.start_train_key, row.cells)}):
+        try:
+            records[key] = place.get(key)
+        except CorruptRecordError as error:
+            damaged.append(str(error))
+        except StoreError:
+            failure = place.get_failure(key)
+            if failure is not None:
+                records[key] = failure
+    table = score(stored, records, place.groups)
+    if columns is not None:
+        front = set(front_rows(table, columns))
+        rows = tuple(row.model_copy(update={"pareto": row.method in front}) for row in table.rows)
+        table = table.model_copy(update={"rows": rows, "pareto": columns})
+    return table, damaged
+
+
+def _keys(train: str | None, start: str | None, cells: dict[str, str]) -> set[str]:
+    return {key for key in (train, start) if key is not None} | set(cells.values())
+
+
+def print_scores(table: SuiteTable, form: str, *, verbose: bool = False) -> None:
+    """Write a table to standard output."""
+    from robusteval.cli import render
+    from robusteval.scoring import render as scoring
+
+    if form == "json":
+        print(json.dumps(scoring.to_json(table), indent=2))
+    elif form == "csv":
+        print(scoring.to_csv(table), end="")
+    elif form == "md":
+        print(scoring.to_markdown(table), end="")
+    else:
+        header, rows = scoring.to_plain_rows(table)
+        render.print_table(header, rows, scoring.notes(table), title=f"{table.suite} version {table.version}")
+        if verbose:
+            header, rows = scoring.comparison_rows(table)
+            render.print_table(header, rows, [f"Compared with {table.baseline!r} on the same examples."])
+
+
+def _columns(text: str | None) -> tuple[str, ...] | None:
+    return tuple(part.strip() for part in text.split(",")) if text is not None else None
+
+
+def _plot(table: SuiteTable, file: Path, columns: tuple[str, ...] | None, *, quiet: bool) -> None:
+    from robusteval.schema.errors import UsageError
+    from robusteval.scoring.plot import scatter
+
+    x, y = columns if columns is not None and len(columns) == 2 else ("a_id", "r_id")
+    if columns is not None and len(columns) != 2:
+        raise UsageError(f"--plot draws two columns, --pareto names {len(columns)}: {','.join(columns)}")
+    scatter(table, file, x=x, y=y)
+    if not quiet:
+        print(f"wrote {file}", file=sys.stderr)
+
+
+def _find_plan(place: Store, what: str) -> StoredPlan | None:
+    """The stored plan that a user means; None if they mean a cell.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from robusteval.planning.loader import read_spec
+    from robusteval.planning.names import is_path
+    from robusteval.schema.errors import UsageError, unknown_name
+
+    if is_path(what):
+        spec = read_spec(what)
+        name, version = spec.name, str(spec.version)
+    else:
+        name, _, version = what.partition("@")
+    if version and not version.isdecimal():
+        raise UsageError(f"{what!r}: the version after @ is a number, such as {name}@1")
+    stored = place.get_plan(name, int(version) if version else None)
+    if stored is not None:
+        return stored
+    if _KEY.fullmatch(what):
+        return None
+    known = {plan.suite for plan in place.plans()}
+    message = unknown_name("stored suite", name + (f"@{version}" if version else ""), known)
+    raise UsageError(f"{message}; `robusteval run {what}` makes results in {place.uri}")
+
+
+def _print_plans(place: Store, form: TableFormat) -> None:
+    from robusteval.cli import render
+
+    plans = place.plans()
+    if form is TableFormat.JSON:
+        listed = [{"suite": plan.suite, "version": plan.version, "summary": plan.summary} for plan in plans]
+        print(json.dumps(listed, indent=2))
+        return
+    rows = [[plan.suite, str(plan.version), str(len(plan.labels)), plan.summary] for plan in plans]
+    render.print_table(["suite", "version", "rows", "summary"], rows, [] if rows else [f"nothing is stored in {place.uri}"])
+
+
+def _print_record(place: Store, prefix: str) -> None:
+    from robusteval.schema.errors import UsageError
+
+    keys = sorted(key for key in place.keys() if key.startswith(prefix))
+    if not keys:
+        raise UsageError(f"no stored cell has a key that begins with {prefix!r}; robusteval ls results lists them")
+    if len(keys) > 1:
+        some = ", ".join(key[:16] for key in keys[:5])
+        raise UsageError(f"{len(keys)} stored cells have keys that begin with {prefix!r}: {some}; write more of it")
+    failure = place.get_failure(keys[0])
+    record = failure if failure is not None else place.get(keys[0])
+    print(json.dumps(record.model_dump(mode="json"), indent=2))

@@ -1,0 +1,212 @@
+"""Commands that start from a suite file: run, plan, validate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robusteval.cli.options import (
+    DEFAULT_STORE,
+    DeviceOption,
+    ExecutorOption,
+    JobsOption,
+    JsonOption,
+    OnlyOption,
+    QuietOption,
+    Resume,
+    StoreOption,
+    SuiteArgument,
+    VerboseOption,
+    examples,
+)
+
+if TYPE_CHECKING:
+    from robusteval.execution.events import RunSummary
+    from robusteval.planning.plan import Plan
+    from robusteval.store.store import Store
+
+CELLS_FAILED = 3
+INTERRUPTED = 130
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(
+        epilog=examples(
+            "robusteval run digits",
+            "robusteval run ./my-suite.yaml --store results --jobs 4",
+            "robusteval run digits --only method=rift,seed=0",
+            "robusteval run digits --resume failed",
+            "robusteval run digits --device cuda --dry-run",
+        )
+    )(run)
+    app.command(
+        epilog=examples(
+            "robusteval plan digits",
+            "robusteval plan digits --only evaluator=adversarial",
+            "robusteval plan ./my-suite.yaml --json | jq .pending",
+        )
+    )(plan)
+    app.command(
+        epilog=examples("robusteval validate ./my-suite.yaml", "robusteval validate digits smoke --json"),
+    )(validate)
+
+
+def run(
+    suite: SuiteArgument,
+    store: StoreOption = DEFAULT_STORE,
+    only: OnlyOption = None,
+    resume: Annotated[
+        Resume, typer.Option(help="What runs: cells without a result; failed and damaged ones too; all again.")
+    ] = Resume.MISSING,
+    executor: ExecutorOption = "auto",
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more after a failure.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Run what is missing of a suite, then print its table.
+
+    Finished cells are never run again, so an interrupted run continues where it was.
+    """
+    from robusteval.cli import render
+    from robusteval.cli.results import print_scores, read_scores
+    from robusteval.execution.runner import RunOptions, run_plan
+
+    planned, place = _prepare(suite, store, only)
+    if dry_run:
+        _print_plan(planned, as_json)
+        return
+    options = RunOptions(executor=executor, jobs=jobs, device=device, resume=resume.value, fail_fast=fail_fast)
+    _put_inputs(planned, place)
+    with render.listener(quiet=quiet, verbose=verbose > 0) as shown:
+        summary = run_plan(planned, place, options, shown)
+    table, damaged = read_scores(place, planned.stored)
+    print_scores(table, "json" if as_json else "table", verbose=verbose > 0)
+    _report(summary, damaged, quiet=quiet, suite=suite)
+    if summary.cancelled:
+        raise typer.Exit(INTERRUPTED)
+    if summary.failed or summary.blocked or damaged:
+        raise typer.Exit(CELLS_FAILED)
+
+
+def plan(
+    suite: SuiteArgument,
+    store: StoreOption = DEFAULT_STORE,
+    only: OnlyOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Show what a run would do and what it would cost, and do nothing."""
+    planned, _ = _prepare(suite, store, only)
+    _print_plan(planned, as_json, keys=verbose > 0)
+
+
+def validate(
+    suites: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Names or files.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Check suites completely, without running anything; one line for each problem."""
+    from robusteval.planning.loader import load_suite
+    from robusteval.planning.source import SourceError
+
+    found: list[dict[str, object]] = []
+    for name in suites:
+        entry: dict[str, object] = {"suite": name, "problems": []}
+        try:
+            spec = load_suite(name).spec
+            entry |= {"name": spec.name, "version": spec.version, "rows": len(spec.methods)}
+        except SourceError as error:
+            entry["problems"] = error.located()
+        found.append(entry)
+    broken = any(entry["problems"] for entry in found)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        for entry in found:
+            problems = entry["problems"]
+            assert isinstance(problems, list)
+            for problem in problems or [f"{entry['suite']}: ok ({entry['rows']} rows)"]:
+                print(problem)
+    if broken:
+        raise typer.Exit(2)
+
+
+def _prepare(suite: str, store: str, only: str | None) -> tuple[Plan, Store]:
+    from robusteval.planning.expand import expand
+    from robusteval.planning.loader import load_suite
+    from robusteval.planning.only import Filter
+    from robusteval.planning.plan import make_plan
+    from robusteval.schema.errors import UsageError
+    from robusteval.store.store import Store
+
+    place = Store.open(store)
+    chosen = Filter.parse(only) if only is not None else None
+    planned = make_plan(expand(load_suite(suite)), place.state, chosen)
+    if not planned.cells:
+        raise UsageError(f"--only {only!r} matches no cell of {suite}; robusteval plan {suite} lists them")
+    return planned, place
+
+
+def _put_inputs(planned: Plan, place: Store) -> None:
+    """Put start checkpoints and the plan into the store, so that the store alone explains its results."""
+    from robusteval.schema.errors import CheckpointError
+
+    for digest, path in planned.weights.items():
+        if place.put_artefact(path.read_bytes()) != digest:
+            raise CheckpointError(f"{path}: changed while the suite was read; run again")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    place.put_plan(planned.stored.model_copy(update={"created_at": created}))
+
+
+def _print_plan(planned: Plan, as_json: bool, *, keys: bool = False) -> None:
+    from robusteval.cli import render
+
+    if as_json:
+        document = {
+            "suite": planned.suite,
+            "version": planned.version,
+            "plan": [cell.summary() for cell in planned.cells],
+            "passes_left": planned.passes_left,
+            **planned.totals,
+        }
+        print(json.dumps(document, indent=2))
+        return
+    header = [*(["key"] if keys else []), "cell", "state", "passes", "reason"]
+    rows = [
+        [*([cell.key[:12]] if keys else []), cell.title, cell.state, render.count(cell.passes), cell.reason]
+        for cell in planned.cells
+    ]
+    totals = planned.totals
+    parts = [f"{totals['cells']} cells", *(f"{totals[name]} {name}" for name in ("done", "pending", "failed", "blocked"))]
+    note = f"{planned.suite} version {planned.version}: {', '.join(parts)}"
+    note += f"; at most {render.count(planned.passes_left)} passes of single images are left"
+    render.print_table(header, rows, [note])
+
+
+def _report(summary: RunSummary, damaged: list[str], *, quiet: bool, suite: str) -> None:
+    """Say on standard error what became of the run."""
+    from robusteval.cli import render
+
+    def say(text: str) -> None:
+        print(" ".join(text.split()), file=sys.stderr)
+
+    for title, reason in summary.failed.items():
+        say(f"failed: {title}: {reason}")
+    for text in (*damaged, *summary.notes):
+        say(f"note: {text}")
+    if summary.cancelled:
+        say(f"interrupted; what was finished is in the store, `robusteval run {suite}` continues")
+        return
+    if summary.failed:
+        blocked = f", {len(summary.blocked)} cells could not run for it" if summary.blocked else ""
+        say(f"{len(summary.failed)} cells failed{blocked}; `robusteval run {suite} --resume failed` tries them again")
+    if not quiet:
+        say(f"{summary.done} cells run, {summary.cached} were there, {render.duration(summary.wall_s)}")

@@ -1,0 +1,181 @@
+"""Which image files a folder tree holds, and the digest of their contents, computed once per changed file."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from robusteval.data.imageset import canonical_rank
+from robusteval.schema.digest import sha256_hex
+from robusteval.schema.errors import CorruptRecordError, DataError
+from robusteval.store.atomic import write_atomically
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""File name endings that count as images, in lower case; every other file is ignored."""
+_SETTLED_NS = 2_000_000_000
+"""A file changed so shortly before it was hashed could change again within the clock's resolution; its digest is
+not remembered."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image file.
+
+    Attributes:
+        path: relative to the root, with forward slashes; the example id.
+        top: first folder on the path, a domain or a split.
+        label: second folder on the path, the class.
+        size: bytes.
+        modified: modification time in nanoseconds.
+    """
+
+    path: str
+    top: str
+    label: str
+    size: int
+    modified: int
+
+
+def complaint(root: Path, what: str, problems: Sequence[str]) -> DataError:
+    """One error that names every problem."""
+    return DataError(f"{root}: {what}: {'; '.join(problems)}")
+
+
+def list_images(root: Path) -> tuple[ImageFile, ...]:
+    """Every image under `root/first/second/`, ordered by first folder and then by `canonical_rank` of the path.
+
+    Hidden files and folders and files that are no images are ignored.
+
+    Raises:
+        DataError: the root is no folder; it holds no image; an image lies outside `first/second/`; a class folder is
+            empty; a link leaves the root or leads to a folder; a name is not UTF-8.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give the root of a tree domain/class/file or split/class/file")
+    problems: list[str] = []
+    files: list[ImageFile] = []
+    folders: set[tuple[str, str]] = set()
+    for path in _walk(root, problems):
+        parts = path.relative_to(root).parts
+        if path.is_dir():
+            if len(parts) == 2:
+                folders.add((parts[0], parts[1]))
+        elif len(parts) < 3:
+            problems.append(f"{PurePosixPath(*parts)} is not inside domain/class/ or split/class/")
+        else:
+            stat = path.stat()
+            name = PurePosixPath(*parts).as_posix()
+            files.append(ImageFile(name, parts[0], parts[1], stat.st_size, stat.st_mtime_ns))
+    empty = folders - {(file.top, file.label) for file in files}
+    problems.extend(f"class folder {top}/{label} holds no image" for top, label in sorted(empty))
+    if problems:
+        raise complaint(root, "this tree cannot be used", problems)
+    if not files:
+        raise DataError(f"{root}: no image found; expected domain/class/file or split/class/file")
+    return tuple(sorted(files, key=lambda file: (file.top, canonical_rank(file.path), file.path)))
+
+
+def _walk(root: Path, problems: list[str]) -> Iterator[Path]:
+    """Visible folders and image files under `root`, depth first; what is refused goes to `problems`."""
+
+    def unreadable(error: OSError) -> None:
+        problems.append(f"{error.filename} cannot be read ({error.strerror})")
+
+    for folder, subfolders, names in os.walk(root, onerror=unreadable):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        images = sorted(name for name in names if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS)
+        for name in (*subfolders, *images):
+            path = Path(folder, name)
+            reason = _refusal(path, root)
+            if reason:
+                problems.append(f"{os.fsencode(path.relative_to(root)).decode('utf-8', 'replace')} {reason}")
+            else:
+                yield path
+
+
+def _refusal(path: Path, root: Path) -> str | None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8"
+    if not path.is_symlink():
+        return None
+    if not path.exists():
+        return "is a link to nothing"
+    if not path.resolve().is_relative_to(root):
+        return "is a link that leaves the root"
+    return "is a link to a folder" if path.is_dir() else None
+
+
+def content_digests(root: Path, files: Sequence[ImageFile], manifest: Path) -> dict[str, str]:
+    """SHA-256 of every file by relative path; files of known size and modification time are not read again.
+
+    Args:
+        root: the tree.
+        files: its images.
+        manifest: where digests are remembered, replaced in one step.
+
+    Raises:
+        CorruptRecordError: the manifest is damaged.
+        DataError: a file cannot be read, or the manifest cannot be written.
+    """
+    known = _read_manifest(manifest)
+    digests = {file.path: known.get(_stamp(file), "") for file in files}
+    unknown = [file for file in files if not digests[file.path]]
+    started = time.time_ns()
+    problems: list[str] = []
+
+    def digest(file: ImageFile) -> str:
+        try:
+            return sha256_hex((root / file.path).read_bytes())
+        except OSError as error:
+            problems.append(f"{file.path} ({error.strerror})")
+            return ""
+
+    with ThreadPoolExecutor(max_workers=reader_threads()) as pool:
+        digests |= {file.path: found for file, found in zip(unknown, pool.map(digest, unknown), strict=True)}
+    if problems:
+        raise complaint(root, f"{len(problems)} files cannot be read", sorted(problems))
+    settled = {
+        _stamp(file): digests[file.path]
+        for file in files
+        if file.modified < started - _SETTLED_NS or file not in unknown
+    }
+    if settled != known:
+        _write_manifest(manifest, settled)
+    return digests
+
+
+def reader_threads() -> int:
+    """Threads that read and decode images."""
+    return min(8, os.cpu_count() or 1)
+
+
+def _stamp(file: ImageFile) -> str:
+    return f"{file.size} {file.modified} {file.path}"
+
+
+def _read_manifest(path: Path) -> dict[str, str]:
+    try:
+        digest, _, text = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give another 'cache' folder") from None
+    if sha256_hex(text).encode() != digest:
+        raise CorruptRecordError(f"{path}: this list of image digests is damaged; delete it to read the images again")
+    known: dict[str, str] = json.loads(text)
+    return known
+
+
+def _write_manifest(path: Path, known: dict[str, str]) -> None:
+    text = json.dumps(known).encode()
+    try:
+        write_atomically(path, sha256_hex(text).encode() + b"\n" + text)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); give another 'cache' folder") from None

@@ -1,0 +1,126 @@
+"""From a dataset's name and parameters to exact, ordered examples, and back from a cell to the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from robusteval.data import DATASETS
+from robusteval.data.imageset import Dataset, ImageSet, Split
+from robusteval.schema.cells import DataSlice
+from robusteval.schema.digest import ids_digest
+from robusteval.schema.errors import DataError, UnknownNameError, unknown_name
+from robusteval.schema.types import Component, Frozen, JsonValue
+
+P = TypeVar("P", bound=Frozen)
+
+
+def checked_params(what: str, model: type[P], params: dict[str, JsonValue]) -> P:
+    """Validate the parameters of a component, defaults filled in.
+
+    Args:
+        what: the component, as the message names it (`dataset 'digits'`).
+        model: its parameters.
+        params: what was written.
+
+    Raises:
+        DataError: one line with every wrong parameter.
+    """
+    try:
+        return model.model_validate(params)
+    except ValidationError as error:
+        problems = "; ".join(_problem(model, details) for details in error.errors(include_url=False))
+        raise DataError(f"{what}: {problems}") from None
+
+
+def _problem(model: type[Frozen], details: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in details["loc"])
+    if details["type"] == "extra_forbidden":
+        return unknown_name("parameter", place, model.model_fields)
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "missing":
+        return f"parameter {place!r} is missing"
+    return f"parameter {place!r} is {details['input']!r}; {message}" if place else message
+
+
+def open_dataset(component: Component) -> Dataset[Any]:
+    """The dataset that a component names.
+
+    Raises:
+        UnknownNameError: no such dataset.
+        DataError: a parameter is wrong, or what is on disk cannot be used.
+    """
+    kind = DATASETS.load(component.name)
+    return kind(checked_params(f"dataset {component.name!r}", kind.Params, component.params))
+
+
+def make_slice(
+    component: Component,
+    dataset: Dataset[Any],
+    domains: Sequence[str],
+    split: Split,
+    per_domain: int | None = None,
+) -> DataSlice:
+    """Name the examples of some domains and one split exactly; no pixel is read.
+
+    Args:
+        component: what `dataset` was opened from.
+        dataset: the open dataset.
+        domains: domains, in the order in which their examples follow each other.
+        split: the split.
+        per_domain: only the first so many examples of each domain; all if None.
+
+    Raises:
+        UnknownNameError: a domain that the dataset does not have.
+        DataError: a domain is named twice, has no example in this split, or fewer than `per_domain`.
+    """
+    if not domains:
+        raise DataError(f"dataset {component.name!r}: no domain is given; valid: {', '.join(dataset.domains)}")
+    ids: list[str] = []
+    for domain in domains:
+        if domain not in dataset.domains:
+            raise UnknownNameError(unknown_name(f"domain of dataset {component.name!r}", domain, dataset.domains))
+        if list(domains).count(domain) > 1:
+            raise DataError(f"dataset {component.name!r}: domain {domain!r} is given twice; name each domain once")
+        found = dataset.ids(domain, split)
+        if not found:
+            raise DataError(f"dataset {component.name!r}: domain {domain!r} has no example in its {split} split")
+        if per_domain is not None and per_domain > len(found):
+            raise DataError(
+                f"dataset {component.name!r}: {per_domain} examples were asked for, but domain {domain!r} has "
+                f"{len(found)} in its {split} split; ask for {len(found)} or fewer"
+            )
+        ids.extend(found[:per_domain])
+    return DataSlice(
+        dataset=Component(name=component.name, params=dataset.params.model_dump(mode="json")),
+        revision=dataset.revision,
+        domains=tuple(domains),
+        split=split,
+        per_domain=per_domain,
+        n=len(ids),
+        ids_digest=ids_digest(ids),
+    )
+
+
+def load_slice(data: DataSlice) -> ImageSet:
+    """Open the dataset again and load exactly the examples of a slice.
+
+    Raises:
+        DataError: the dataset is gone, or its content is not what the slice was made from.
+        CorruptRecordError: a cache file is damaged.
+    """
+    dataset = open_dataset(data.dataset)
+    if dataset.revision != data.revision:
+        raise DataError(
+            f"dataset {data.dataset.name!r} changed since this cell was planned: its content is now "
+            f"{dataset.revision[:16]}, the cell asks for {data.revision[:16]}; restore the old content or plan again"
+        )
+    if make_slice(data.dataset, dataset, data.domains, data.split, data.per_domain).ids_digest != data.ids_digest:
+        raise DataError(
+            f"dataset {data.dataset.name!r}: its {data.split} examples of {', '.join(data.domains)} are not those that "
+            f"this cell was planned with; plan again"
+        )
+    return ImageSet.concatenate([dataset.load(domain, data.split, data.per_domain) for domain in data.domains])

@@ -1,0 +1,32 @@
+"""Clean accuracy, negative log-likelihood and calibration."""
+
+from __future__ import annotations
+
+from robusteval.data.imageset import ImageSet
+from robusteval.evaluators.base import EvaluationContext, Evaluator
+from robusteval.evaluators.predictions import domain_accuracies, likelihood_metrics, predict, undefined_flags
+from robusteval.models.classifier import Classifier
+from robusteval.schema.records import Bits, Evaluation
+from robusteval.schema.types import Frozen
+
+
+class CleanParams(Frozen):
+    """The clean evaluator has no parameters."""
+
+
+class CleanEvaluator(Evaluator[CleanParams]):
+    """Accuracy (per domain too, if there are several), `nll` and `ece` with 15 bins; one forward pass an example."""
+
+    Params = CleanParams
+
+    def evaluate(self, model: Classifier, data: ImageSet, context: EvaluationContext) -> Evaluation:
+        """See `Evaluator.evaluate`."""
+        predictions = predict(model, data, context)
+        metrics = domain_accuracies("accuracy", predictions.correct, data) + likelihood_metrics(predictions)
+        return Evaluation(
+            metrics=tuple(metrics),
+            outcomes={"clean": Bits.pack(predictions.correct)},
+            domains=data.domain_counts,
+            flags=undefined_flags(predictions),
+            budget=predictions.budget,
+        )

@@ -1,0 +1,308 @@
+"""The one training loop: batches, schedule, validation, selection, and a state to resume from after every epoch.
+
+On one device a run is a function of its start weights, data, parameters and seed. torch's global generators are seeded
+anew at the start of every epoch, so a run that was killed and resumed gives the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robusteval.data.augment import build_augmentations
+from robusteval.data.batches import Batch, DeviceSet
+from robusteval.methods import resume
+from robusteval.methods.base import Method, TrainingRun, no_progress
+from robusteval.methods.optimizers import (
+    build_optimizer,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    set_learning_rate,
+)
+from robusteval.methods.schedules import scheduled
+from robusteval.methods.validation import clean_accuracy
+from robusteval.models.classifier import Classifier
+from robusteval.schema.digest import stable_int
+from robusteval.schema.errors import CellError, CorruptRecordError, DataError
+from robusteval.schema.records import Budget
+from robusteval.schema.types import JsonValue, Progress
+from robusteval.store.scratch import Scratch
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a training run found.
+
+    Attributes:
+        model: the classifier with the selected weights, in evaluation mode.
+        budget: passes of training, preparation and finishing; without those of a start model.
+        selection_budget: passes on validation data.
+        selected_on: which data selected the weights: `last` (none did), `validation`, `validation-robust`, or what
+            the method says.
+        selected_epoch: epoch whose weights were kept, from 1.
+        history: one object an epoch: `epoch`, `lr` (of its last step), `loss`, `validation_accuracy`, and where it was
+            computed `validation_robust_accuracy`.
+        diagnostics: what the method reported.
+    """
+
+    model: Classifier
+    budget: Budget
+    selection_budget: Budget
+    selected_on: str
+    selected_epoch: int
+    history: tuple[dict[str, float], ...]
+    diagnostics: dict[str, JsonValue]
+
+
+def train(
+    method: Method[Any],
+    *,
+    model: Classifier,
+    train: DeviceSet,
+    validation: DeviceSet,
+    seed: int,
+    scratch: Scratch | None = None,
+    progress: Progress = no_progress,
+) -> TrainingOutcome:
+    """Train `model` in place.
+
+    Args:
+        method: what is minimised.
+        model: start weights, on the device of the data.
+        train: training examples, of one or more domains.
+        validation: validation examples of the same domains; the only data that may select.
+        seed: seed of batch order, augmentation and noise.
+        scratch: where to leave the state after every epoch, and to look for one; without it nothing survives a kill.
+        progress: told the finished fraction and what runs now; what it raises stops the run.
+
+    Raises:
+        DataError: no training or validation examples, or other classes than the model's.
+        CellError: the loss is not finite.
+        CorruptRecordError: the saved state is damaged.
+    """
+    for name, data in (("training", train), ("validation", validation)):
+        if len(data) == 0:
+            raise DataError(f"there are no {name} examples; choose domains that have some")
+    run = TrainingRun(model=model, train=train, validation=validation, seed=seed, scratch=scratch)
+    with _global_generators_restored(model.device):
+        return _Loop(method, run, progress).run_all()
+
+
+class _Loop:
+    """One run: the method, the state of the run, and what has been found so far."""
+
+    def __init__(self, method: Method[Any], run: TrainingRun, progress: Progress) -> None:
+        self.method = method
+        self.params = method.params
+        self.run = run
+        self.report = progress
+        self.augment = build_augmentations(self.params.augment) if self.params.augment else None
+        self.history: list[dict[str, float]] = []
+        self.best: resume.Best | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        self.before = run.model.passes.snapshot()
+        self.start_epoch = 0
+        run.total_iterations = self.params.epochs * steps_per_epoch(len(run.train), self.params.batch_size)
+
+    def run_all(self) -> TrainingOutcome:
+        """Prepare, resume, train, select, finish."""
+        run, method = self.run, self.method
+        share_before, share_after = method.shares
+        _seed(run.seed, "prepare")
+        run.progress = _within(self.report, 0.0, share_before)
+        if not method.replaces_head:
+            _check_classes(run)
+        method.prepare(run)
+        _check_classes(run)
+        run.optimizer = build_optimizer(self.params, method.parameters(run))
+        self._resume()
+        run.progress = _within(self.report, share_before, 1.0 - share_after)
+        for run.epoch in range(self.start_epoch, self.params.epochs):
+            self._epoch()
+        selected = self._select()
+        run.optimizer.zero_grad(set_to_none=True)
+        run.model.eval()
+        _seed(run.seed, "finish")
+        run.progress = _within(self.report, 1.0 - share_after, 1.0)
+        method.finish(run)
+        run.model.eval()
+        return self._outcome(selected)
+
+    def _epoch(self) -> None:
+        run, method = self.run, self.method
+        _seed(run.seed, "epoch", run.epoch)
+        method.set_mode(run.model)
+        method.begin_epoch(run)
+        words = f"epoch {run.epoch + 1}/{self.params.epochs}"
+        total = torch.zeros((), device=run.model.device)
+        seen = 0
+        lr = self.params.lr
+        for batch in self._batches():
+            run.progress(run.iteration / run.total_iterations, words)
+            lr = self._set_learning_rate()
+            total += method.step(run, batch).float() * len(batch)
+            seen += len(batch)
+            run.iteration += 1
+        loss = float(total.item()) / seen
+        if not math.isfinite(loss):
+            raise CellError(
+                f"training diverged: the loss of epoch {run.epoch + 1} is {loss} (lr {lr:.3g}); use a smaller lr"
+            )
+        self._validate({"epoch": run.epoch + 1.0, "lr": lr, "loss": loss})
+        self._save()
+        run.progress(run.iteration / run.total_iterations, words)
+
+    def _batches(self) -> Iterator[Batch]:
+        run = self.run
+        generator = torch.Generator().manual_seed(stable_int("augment", run.seed, run.epoch))
+        for batch in run.train.shuffled(self.params.batch_size, seed=run.seed, epoch=run.epoch):
+            if self.augment is None:
+                yield batch
+            else:
+                images = self.augment(batch.images, generator)
+                yield Batch(images=images, labels=batch.labels, keys=batch.keys, domains=batch.domains)
+
+    def _set_learning_rate(self) -> float:
+        """A method's own curve sees the fraction done after the step, a named schedule the one before it."""
+        run = self.run
+        assert run.optimizer is not None
+        lr = self.method.learning_rate((run.iteration + 1) / run.total_iterations)
+        if lr is None:
+            lr = scheduled(self.params.schedule, self.params.lr, run.iteration / run.total_iterations)
+        set_learning_rate(run.optimizer, lr)
+        return lr
+
+    def _validate(self, entry: dict[str, float]) -> None:
+        run = self.run
+        by_validation = self.params.select == "best-validation"
+        with run.selecting(), run.model.mode(training=False):
+            score = entry["validation_accuracy"] = clean_accuracy(run.model, run.validation)
+            robust = None
+            if by_validation or run.epoch + 1 == self.params.epochs:
+                robust = self.method.validation_score(run)
+        if robust is not None:
+            score = entry["validation_robust_accuracy"] = robust
+        self.history.append(entry)
+        if by_validation and (self.best is None or score > self.best.score):
+            self.best = resume.Best(epoch=run.epoch + 1, score=score)
+            self.best_weights = {name: value.detach().clone() for name, value in run.model.state_dict().items()}
+
+    def _save(self) -> None:
+        run = self.run
+        if run.scratch is None:
+            return
+        assert run.optimizer is not None
+        finished = resume.Finished(
+            epochs=run.epoch + 1,
+            iteration=run.iteration,
+            history=tuple(self.history),
+            best=self.best,
+            spent=run.model.passes.since(self.before),
+            selection=run.selection.snapshot(),
+            diagnostics=run.diagnostics,
+            selected_on=run.selected_on,
+        )
+        groups = {
+            "model": run.model.state_dict(),
+            "optimizer": optimizer_tensors(run.optimizer),
+            "method": self.method.state(),
+            "best": self.best_weights,
+        }
+        run.scratch.put(resume.BLOB, resume.encode(finished, groups))
+
+    def _resume(self) -> None:
+        run = self.run
+        blob = run.scratch.get(resume.BLOB) if run.scratch is not None else None
+        if blob is None:
+            return
+        assert run.scratch is not None and run.optimizer is not None
+        place = str(run.scratch.folder / resume.BLOB)
+        finished, groups = resume.decode(blob, place)
+        try:
+            run.model.load_state_dict(groups["model"])
+            load_optimizer_tensors(run.optimizer, groups.get("optimizer", {}))
+        except (RuntimeError, ValueError, KeyError) as error:
+            first = str(error).splitlines()[0]
+            raise CorruptRecordError(
+                f"{place}: the saved state is of another model ({first}); delete this file to start the cell again"
+            ) from None
+        self.method.load_state(groups.get("method", {}))
+        self.best = finished.best
+        self.best_weights = groups.get("best", {})
+        self.history = list(finished.history)
+        self.start_epoch = finished.epochs
+        run.epoch = finished.epochs - 1
+        run.iteration = finished.iteration
+        run.diagnostics = dict(finished.diagnostics)
+        run.selected_on = finished.selected_on
+        run.model.passes.forward = self.before.forward + finished.spent.forward
+        run.model.passes.backward = self.before.backward + finished.spent.backward
+        run.selection.forward, run.selection.backward = finished.selection.forward, finished.selection.backward
+
+    def _select(self) -> int:
+        if self.best is None:
+            return int(self.params.epochs)
+        self.run.model.load_state_dict(self.best_weights)
+        return self.best.epoch
+
+    def _outcome(self, selected: int) -> TrainingOutcome:
+        run = self.run
+        selection = run.selection.snapshot()
+        spent = run.model.passes.since(self.before)
+        by = "last"
+        if self.best is not None:
+            by = "validation-robust" if "validation_robust_accuracy" in self.history[0] else "validation"
+        return TrainingOutcome(
+            model=run.model,
+            budget=Budget(forward=spent.forward - selection.forward, backward=spent.backward - selection.backward),
+            selection_budget=selection,
+            selected_on=run.selected_on or by,
+            selected_epoch=selected,
+            history=tuple(self.history),
+            diagnostics=run.diagnostics,
+        )
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Optimiser steps in one pass over `n` examples; a last batch of one example is dropped."""
+    full, rest = divmod(n, batch_size)
+    return full + (1 if rest > 1 or n == 1 else 0)
+
+
+def _check_classes(run: TrainingRun) -> None:
+    for name, data in (("training", run.train), ("validation", run.validation)):
+        if len(data.classes) != run.model.classes:
+            raise DataError(
+                f"the {name} data has {len(data.classes)} classes, the model {run.model.classes}; "
+                f"start from a model of {len(data.classes)} classes"
+            )
+
+
+def _seed(seed: int, *purpose: str | int) -> None:
+    torch.manual_seed(stable_int("train", seed, *purpose))
+
+
+@contextmanager
+def _global_generators_restored(device: torch.device) -> Iterator[None]:
+    """Give the caller's random state back at the end."""
+    if device.type == "cpu":
+        with torch.random.fork_rng(devices=[]):
+            yield
+    else:
+        with torch.random.fork_rng(devices=[device], device_type=device.type):
+            yield
+
+
+def _within(report: Progress, low: float, high: float) -> Callable[[float, str], None]:
+    """A progress function whose [0, 1] is `[low, high]` of the cell."""
+
+    def scaled(fraction: float, what: str) -> None:
+        report(low + (high - low) * min(max(fraction, 0.0), 1.0), what)
+
+    return scaled

@@ -1,0 +1,298 @@
+"""Everything about a suite that its types cannot say: names, parameters, data, starts, and what fits what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from robusteval.planning import targets
+from robusteval.planning.problems import explain
+from robusteval.planning.source import Loc, Problem, Source, shorten
+from robusteval.schema.errors import RobustevalError, unknown_name
+from robusteval.schema.specs import EvaluateSpec, MethodSpec, ScoreSpec, SliceSpec, ThreatSpec, TrainSpec
+from robusteval.schema.types import Component, Frozen, ThreatModel
+
+if TYPE_CHECKING:
+    from robusteval.data.imageset import Dataset
+
+M = TypeVar("M", bound=BaseModel)
+
+_WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar")
+_PATH_PARAMETERS = ("path", "cache")
+"""Parameters of datasets that are files or folders."""
+
+
+@dataclass
+class Findings:
+    """What checking found besides problems.
+
+    Attributes:
+        problems: everything that is wrong.
+        dataset: the opened dataset, if it could be opened.
+        weights: start checkpoints by what the suite calls them.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    dataset: Dataset[Any] | None = None
+    weights: dict[str, Path] = field(default_factory=dict)
+
+
+def check_suite(source: Source) -> Findings:
+    """Check each part of a suite that is well formed by itself, so that one mistake does not hide another."""
+    check = _Check(source)
+    check.train()
+    check.methods()
+    check.starts()
+    check.slices()
+    check.threats()
+    check.rest()
+    return check.findings
+
+
+def start_path(text: str, rows: Mapping[str, Any], source: Path) -> Path | None:
+    """The file that a `start` means, relative to the suite's folder; None if it is the label of a row."""
+    looks_like_path = "/" in text or "\\" in text or text.lower().endswith(_WEIGHT_SUFFIXES)
+    return source.parent / text if text not in rows and looks_like_path else None
+
+
+class _Check:
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.findings = Findings()
+        self._rows: dict[str, int] = {}
+
+    # -- reading parts ---------------------------------------------------------------------------------------------
+
+    def _part(self, model: type[M], *loc: str | int) -> M | None:
+        value = self.source.at(loc)
+        if value is None:
+            return None
+        try:
+            return model.model_validate(value)
+        except ValidationError:
+            return None
+
+    def _say(self, loc: Loc, text: str) -> None:
+        self.findings.problems.append(Problem(self.source.line(loc), text))
+
+    def _try(self, loc: Loc, action: Callable[[], Any]) -> Any:
+        """Do something that may refuse; the refusal becomes a problem and the result None."""
+        try:
+            return action()
+        except RobustevalError as error:
+            self._say(loc, str(error))
+        except ValidationError as error:
+            self._say(loc, error.errors()[0]["msg"])
+        return None
+
+    def _component(self, kind: str, component: Component, loc: Loc, name_key: str = "name") -> Any:
+        """The registered class if its name and parameters are right, else None."""
+        registry = targets.registry(kind)
+        target = self._try((*loc, name_key), lambda: registry.load(component.name))
+        if target is None:
+            return None
+        model: type[Frozen] = targets.params_of(target)
+        try:
+            model.model_validate(component.params)
+        except ValidationError as error:
+            self.findings.problems += explain(error, model, self.source, (*loc, "params"))
+            return None
+        return target
+
+    # -- the parts -------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Dataset, domains and architecture."""
+        spec = self._part(TrainSpec, "train")
+        if spec is None:
+            return
+        if self._component("architecture", spec.architecture, ("train", "architecture")):
+            self._try(("train", "architecture"), lambda: targets.resolve_architecture(spec.architecture))
+        data = anchored(spec.data, self.source.path)
+        if self._component("dataset", spec.data, ("train", "data")):
+            self.findings.dataset = self._try(("train", "data"), lambda: _opened(data))
+        self._domains(spec.domains, ("train", "domains"))
+
+    def _domains(self, names: tuple[str, ...], loc: Loc) -> None:
+        for index, name in enumerate(names):
+            where = (*loc, index)
+            dataset = self.findings.dataset
+            if name in names[:index]:
+                self._say(where, f"domain {name!r} is listed twice; keep one")
+            elif dataset is not None and name not in dataset.domains:
+                listing = f"robusteval describe {shorten(self.source.at(('train', 'data', 'name')) or 'digits', 30)}"
+                self._say(where, unknown_name("domain", name, dataset.domains, listing=listing.replace("'", "")))
+
+    def methods(self) -> None:
+        """Names, parameters and labels of the rows."""
+        written = self.source.at(("methods",))
+        for index in range(len(written) if isinstance(written, list) else 0):
+            loc = ("methods", index)
+            spec = self._part(MethodSpec, *loc)
+            if spec is None:
+                continue
+            if spec.row in self._rows:
+                where = self.source.line(("methods", self._rows[spec.row]))
+                text = f"row {spec.row!r} is on line {where} already; give one of the two another 'label'"
+                self._say((*loc, "label" if spec.label else "method"), text)
+                continue
+            self._rows[spec.row] = index
+            self._method(spec, loc)
+
+    def _method(self, spec: MethodSpec, loc: Loc) -> None:
+        found = self._component("method", Component(name=spec.method, params=spec.params), loc, "method")
+        if found is None:
+            return
+        if found.start == "required" and spec.start is None:
+            text = f"method {spec.method!r} needs a 'start': the label of another row, or a .safetensors file"
+            self._say((*loc, "method"), text)
+        params = targets.params_of(found).model_validate(spec.params)
+        for position, component in enumerate(getattr(params, "augment", ())):
+            self._component("augmentation", component, (*loc, "params", "augment", position))
+        self._try((*loc, "params"), lambda: targets.resolve_method(spec.method, spec.params))
+
+    def starts(self) -> None:
+        """Starts exist, fit the data, and lead somewhere."""
+        starts: dict[str, str] = {}
+        for row, index in self._rows.items():
+            spec = self._part(MethodSpec, "methods", index)
+            if spec is None or spec.start is None:
+                continue
+            loc = ("methods", index, "start")
+            path = start_path(spec.start, self._rows, self.source.path)
+            if spec.start in self._rows:
+                starts[row] = spec.start
+            elif path is not None:
+                self._weights(spec.start, path, loc)
+            else:
+                others = [name for name in self._rows if name != row]
+                self._say(loc, unknown_name("start row", spec.start, others) + ", or give a .safetensors file")
+        for row in _on_cycles(starts):
+            chain = " -> ".join(_chain(row, starts))
+            self._say(("methods", self._rows[row], "start"), f"starts in a circle: {chain}; one row must start fresh")
+
+    def _weights(self, text: str, path: Path, loc: Loc) -> None:
+        header = self._try(loc, lambda: targets.checkpoint_header(path))
+        if header is None:
+            return
+        self.findings.weights[text] = path
+        dataset = self.findings.dataset
+        if dataset is None:
+            return
+        if header.classes != len(dataset.classes):
+            self._say(
+                loc,
+                f"checkpoint {text!r} tells {header.classes} classes apart, the data has {len(dataset.classes)}; "
+                f"give a checkpoint trained on the same classes",
+            )
+        elif tuple(header.input_shape) != tuple(dataset.image_shape):
+            self._say(
+                loc,
+                f"checkpoint {text!r} takes images of {tuple(header.input_shape)}, the data has "
+                f"{tuple(dataset.image_shape)}; give a checkpoint of the same input size",
+            )
+
+    def slices(self) -> None:
+        """Domains and counts of the two halves of the table."""
+        train = self._part(TrainSpec, "train")
+        trained = set(train.domains) if train else set()
+        for half in ("id", "ood"):
+            loc = ("evaluate", half)
+            spec = self._part(SliceSpec, *loc)
+            if spec is None:
+                continue
+            self._domains(spec.domains or (), (*loc, "domains"))
+            for index, name in enumerate(spec.domains or ()):
+                where = (*loc, "domains", index)
+                if half == "ood" and name in trained:
+                    self._say(where, f"domain {name!r} is trained on, so it is not out of distribution; remove it")
+                if half == "id" and train and name not in trained:
+                    self._say(
+                        where, f"domain {name!r} is not trained on, so it belongs to 'ood'; valid: {train.domains}"
+                    )
+            if spec.domains == ():
+                self._say((*loc, "domains"), "no domain is listed; leave the key out for the default")
+            self._counts(spec, loc, spec.domains or (tuple(trained) if half == "id" else ()))
+
+    def _counts(self, spec: SliceSpec, loc: Loc, domains: tuple[str, ...]) -> None:
+        if spec.examples and spec.robust_examples and spec.robust_examples > spec.examples:
+            text = f"robust_examples {spec.robust_examples} is more than examples, {spec.examples}; write at most that"
+            self._say((*loc, "robust_examples"), text)
+        dataset = self.findings.dataset
+        if dataset is None:
+            return
+        for key in ("examples", "robust_examples"):
+            wanted = getattr(spec, key)
+            for name in domains:
+                if wanted and name in dataset.domains and wanted > (there := len(dataset.ids(name, "test"))):
+                    text = f"{key} is {wanted}, but domain {name!r} has {there} test examples; write at most {there}"
+                    self._say((*loc, key), text)
+                    break
+
+    def threats(self) -> None:
+        """Attacks by name and parameters, inside their threat models."""
+        written = self.source.at(("evaluate", "threats"))
+        for index in range(len(written) if isinstance(written, list) else 0):
+            loc = ("evaluate", "threats", index)
+            spec = self._part(ThreatSpec, *loc)
+            if spec is None:
+                continue
+            if spec.epsilon.fraction == 0:
+                self._say((*loc, "epsilon"), "epsilon 0 allows no attack; write a positive radius such as 8/255")
+                continue
+            threat = ThreatModel(norm=spec.norm, epsilon=spec.epsilon)
+            for position, attack in enumerate(spec.attacks):
+                self._attack(attack, threat, (*loc, "attacks", position))
+
+    def _attack(self, attack: Component, threat: ThreatModel, loc: Loc) -> None:
+        if self._component("attack", attack, loc):
+            self._try(loc, lambda: targets.resolve_attack(attack, threat))
+
+    def rest(self) -> None:
+        """Seeds and scoring."""
+        seeds = self.source.at(("seeds",))
+        for index, seed in enumerate(seeds if isinstance(seeds, list) else ()):
+            if seed in seeds[:index]:
+                self._say(("seeds", index), f"seed {seed} is listed twice; keep one")
+        score = self._part(ScoreSpec, "score")
+        if score and score.baseline is not None and self._rows and score.baseline not in self._rows:
+            self._say(("score", "baseline"), unknown_name("baseline row", score.baseline, self._rows))
+        self._part(EvaluateSpec, "evaluate")
+
+
+def anchored(component: Component, suite: Path) -> Component:
+    """The component with every relative path among its parameters taken from the suite's folder."""
+    registry = targets.registry("dataset")
+    if component.name not in registry:
+        return component
+    fields = targets.params_of(registry.load(component.name)).model_fields
+    params = dict(component.params)
+    for name, value in component.params.items():
+        if name in _PATH_PARAMETERS and name in fields and isinstance(value, str):
+            params[name] = str((suite.parent / Path(value).expanduser()).resolve())
+    return component.model_copy(update={"params": params})
+
+
+def _opened(component: Component) -> Dataset[Any]:
+    """Open a dataset and read what checking needs, so that broken data shows here."""
+    dataset = targets.open_dataset(component)
+    _ = (dataset.domains, dataset.classes, dataset.image_shape)
+    return dataset
+
+
+def _on_cycles(starts: Mapping[str, str]) -> list[str]:
+    return [row for row in starts if _chain(row, starts)[-1] == row]
+
+
+def _chain(row: str, starts: Mapping[str, str]) -> list[str]:
+    """Rows from `row` along its starts, up to the first that has none or was met already."""
+    chain = [row]
+    while (following := starts.get(chain[-1])) is not None:
+        chain.append(following)
+        if following in chain[:-1]:
+            break
+    return chain

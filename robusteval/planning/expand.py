@@ -1,0 +1,272 @@
+"""From a checked suite to cells: every parameter resolved, every example named, every key known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from robusteval.planning import targets
+from robusteval.planning.checks import start_path
+from robusteval.planning.loader import LoadedSuite
+from robusteval.schema.cells import CellStart, DataSlice, EvalCell, ModelRef, TrainCell, WeightsStart
+from robusteval.schema.digest import json_digest, sha256_hex
+from robusteval.schema.plans import RowSeed, StoredPlan, role_of
+from robusteval.schema.specs import Cell, MethodSpec, SliceSpec, SuiteSpec, ThreatSpec
+from robusteval.schema.types import Component, ThreatModel
+
+
+@dataclass(frozen=True)
+class ExpandedCell:
+    """A cell and what the suite calls it.
+
+    Attributes:
+        cell: the unit of work.
+        key: its key.
+        title: such as `rift seed 0: train`.
+        label: row of the table.
+        method: method of the row.
+        seed: training seed of the row.
+        role: `train`, or the role in the table (`a_id`, `r_ood@0`).
+        needs: keys of the cells whose model it starts from or measures.
+        passes: estimated forward plus backward passes of single examples.
+        kind: cells of one kind take about the same time.
+    """
+
+    cell: TrainCell | EvalCell
+    key: str
+    title: str
+    label: str
+    method: str
+    seed: int
+    role: str
+    needs: tuple[str, ...]
+    passes: int
+    kind: str
+
+    @property
+    def evaluator(self) -> str:
+        """Name of the evaluator; `train` for a train cell."""
+        return self.cell.evaluator.name if isinstance(self.cell, EvalCell) else "train"
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All cells of a suite.
+
+    Attributes:
+        spec: the suite.
+        cells: train cells in an order in which each comes after its start, then eval cells; no key twice.
+        stored: which cell plays which role, as the store keeps it.
+        weights: start checkpoints that must be in the store before the run, by SHA-256.
+    """
+
+    spec: SuiteSpec
+    cells: tuple[ExpandedCell, ...]
+    stored: StoredPlan
+    weights: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def levels(self) -> tuple[tuple[ExpandedCell, ...], ...]:
+        """Train cells by how many other train cells come before them: those of one level are independent."""
+        depth: dict[str, int] = {}
+        levels: list[list[ExpandedCell]] = []
+        for item in self.cells:
+            if isinstance(item.cell, TrainCell):
+                depth[item.key] = 1 + max((depth[need] for need in item.needs), default=-1)
+                levels += [[] for _ in range(depth[item.key] + 1 - len(levels))]
+                levels[depth[item.key]].append(item)
+        return tuple(tuple(level) for level in levels)
+
+
+def expand(suite: LoadedSuite) -> Expansion:
+    """Write out every cell of a suite.
+
+    Raises:
+        DataError: the data has too few examples for what the suite asks.
+        UsageError: a parameter is wrong.
+    """
+    return _Expander(suite).expand()
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """One eval cell per model: role, slice, evaluator and threat."""
+
+    role: str
+    data: DataSlice
+    evaluator: Component
+    protocol: int
+    threat: ThreatModel | None
+    passes: int
+
+
+class _Expander:
+    def __init__(self, suite: LoadedSuite) -> None:
+        self.suite = suite
+        self.spec = suite.spec
+        self.dataset = suite.dataset
+        self.cells: dict[str, ExpandedCell] = {}
+        self.weights: dict[str, Path] = {}
+        self.rows = {method.row: method for method in self.spec.methods}
+        self.classes = len(suite.dataset.classes)
+        self.architecture = targets.resolve_architecture(self.spec.train.architecture)
+        self.train_slice = self._slice(self.spec.train.domains, "train", None)
+        self._models: dict[tuple[str, int], tuple[TrainCell, str]] = {}
+
+    def expand(self) -> Expansion:
+        measurements = self._measurements()
+        seeded = [(method, seed) for method in self.spec.methods for seed in self.spec.seeds]
+        for method, seed in seeded:
+            self._train(method, seed)
+        rows = [self._row(method, seed, measurements) for method, seed in seeded]
+        return Expansion(self.spec, tuple(self.cells.values()), self._stored(rows), dict(self.weights))
+
+    # -- models ----------------------------------------------------------------------------------------------------
+
+    def _train(self, method: MethodSpec, seed: int) -> tuple[TrainCell, str]:
+        known = self._models.get((method.row, seed))
+        if known is not None:
+            return known
+        component = targets.resolve_method(method.method, method.params)
+        target = targets.registry("method").load(method.method)
+        start = self._start(method, seed)
+        cell = TrainCell(
+            data=self.train_slice,
+            architecture=self.architecture,
+            method=component,
+            protocol=target.protocol,
+            start=start,
+            seed=seed,
+        )
+        params = targets.params_of(target).model_validate(component.params)
+        per_epoch = sum(target.passes(params))
+        item = ExpandedCell(
+            cell=cell,
+            key=cell.key,
+            title=f"{method.row} seed {seed}: train",
+            label=method.row,
+            method=method.method,
+            seed=seed,
+            role="train",
+            needs=(start.cell,) if isinstance(start, CellStart) else (),
+            passes=round(per_epoch * getattr(params, "epochs", 1) * self.train_slice.n),
+            kind=f"train {method.row}",
+        )
+        self.cells.setdefault(item.key, item)
+        self._models[method.row, seed] = (cell, item.key)
+        return cell, item.key
+
+    def _start(self, method: MethodSpec, seed: int) -> ModelRef | None:
+        if method.start is None:
+            return None
+        path = start_path(method.start, self.rows, self.suite.path)
+        if path is None:
+            return CellStart(cell=self._train(self.rows[method.start], seed)[1])
+        digest = sha256_hex(path.read_bytes())
+        self.weights[digest] = path
+        return WeightsStart(weights=digest)
+
+    # -- measurements ----------------------------------------------------------------------------------------------
+
+    def _slice(self, domains: tuple[str, ...], split: Literal["train", "test"], per_domain: int | None) -> DataSlice:
+        return targets.make_slice(self.suite.spec.train.data, self.dataset, domains, split, per_domain)
+
+    def _domains(self, half: Literal["id", "ood"]) -> tuple[str, ...]:
+        spec: SliceSpec = getattr(self.spec.evaluate, half)
+        if spec.domains is not None:
+            return spec.domains
+        trained = self.spec.train.domains
+        return trained if half == "id" else tuple(name for name in self.dataset.domains if name not in trained)
+
+    def _measurements(self) -> list[_Measurement]:
+        found = []
+        halves: tuple[tuple[Literal["id", "ood"], Cell, Cell, str], ...] = (
+            ("id", "a_id", "r_id", "clean"),
+            ("ood", "a_ood", "r_ood", "shift"),
+        )
+        for half, clean, robust, evaluator in halves:
+            domains = self._domains(half)
+            if not domains:
+                continue
+            spec: SliceSpec = getattr(self.spec.evaluate, half)
+            found.append(
+                self._measurement(role_of(clean), self._slice(domains, "test", spec.examples), evaluator, {}, None)
+            )
+            attacked = self._slice(domains, "test", spec.robust_examples or spec.examples)
+            for index, threat in enumerate(self.spec.evaluate.threats):
+                found.append(self._robust(role_of(robust, index), attacked, threat))
+        return found
+
+    def _robust(self, role: str, data: DataSlice, spec: ThreatSpec) -> _Measurement:
+        threat = ThreatModel(norm=spec.norm, epsilon=spec.epsilon)
+        attacks = [targets.resolve_attack(attack, threat).model_dump(mode="json") for attack in spec.attacks]
+        return self._measurement(role, data, "adversarial", {"attacks": attacks}, threat)
+
+    def _measurement(
+        self, role: str, data: DataSlice, name: str, params: dict[str, object], threat: ThreatModel | None
+    ) -> _Measurement:
+        component = targets.resolve_evaluator(name, params)
+        target = targets.registry("evaluator").load(name)
+        checked = targets.params_of(target).model_validate(component.params)
+        passes = sum(target.passes(checked, self.classes)) * data.n
+        return _Measurement(role, data, component, target.protocol, threat, passes)
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def _row(self, method: MethodSpec, seed: int, measurements: list[_Measurement]) -> RowSeed:
+        train, train_key = self._models[method.row, seed]
+        roles: dict[str, str] = {}
+        for what in measurements:
+            cell = EvalCell(
+                model=CellStart(cell=train_key),
+                data=what.data,
+                evaluator=what.evaluator,
+                protocol=what.protocol,
+                threat=what.threat,
+                seed=self.spec.evaluate.seed,
+            )
+            item = ExpandedCell(
+                cell=cell,
+                key=cell.key,
+                title=f"{method.row} seed {seed}: {_role_words(what.role, what.threat)}",
+                label=method.row,
+                method=method.method,
+                seed=seed,
+                role=what.role,
+                needs=(train_key,),
+                passes=what.passes,
+                kind=what.role,
+            )
+            self.cells.setdefault(item.key, item)
+            roles[what.role] = item.key
+        return RowSeed(
+            label=method.row,
+            method=method.method,
+            seed=seed,
+            train_key=train_key,
+            start_train_key=train.start.cell if isinstance(train.start, CellStart) else None,
+            cells=roles,
+        )
+
+    def _stored(self, rows: list[RowSeed]) -> StoredPlan:
+        threats = tuple(ThreatModel(norm=one.norm, epsilon=one.epsilon) for one in self.spec.evaluate.threats)
+        return StoredPlan(
+            suite=self.spec.name,
+            version=self.spec.version,
+            suite_digest=json_digest(self.spec.model_dump(mode="json", context={"canonical": True})),
+            summary=self.spec.summary,
+            rows=tuple(rows),
+            id_domains=self._domains("id"),
+            ood_domains=self._domains("ood"),
+            threats=threats,
+            pareto=self.spec.score.pareto,
+            baseline=self.spec.score.baseline,
+        )
+
+
+def _role_words(role: str, threat: ThreatModel | None) -> str:
+    halves = {"a_id": "clean", "a_ood": "shifted", "r_id": "attacked", "r_ood": "attacked, shifted"}
+    words = halves[role.partition("@")[0]]
+    return f"{words} ({threat})" if threat is not None else words

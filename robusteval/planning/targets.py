@@ -1,0 +1,103 @@
+"""What planning asks of the floors that need torch, loaded by name when a suite is checked.
+
+Nothing here is imported statically, so that listing, showing and `--help` never reach torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from robusteval.schema.registry import Registry
+from robusteval.schema.types import Component, Frozen, JsonValue, ThreatModel
+
+if TYPE_CHECKING:
+    from robusteval.data.imageset import Dataset, Split
+    from robusteval.schema.cells import DataSlice
+
+
+class CheckpointHeader(Protocol):
+    """What a checkpoint says about its model."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+
+
+def _call(target: str, *arguments: Any, **options: Any) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)(*arguments, **options)
+
+
+def registry(kind: str) -> Registry[Any]:
+    """The registry of one kind: method, attack, architecture, dataset, evaluator, augmentation."""
+    package, name = {
+        "method": ("robusteval.methods", "METHODS"),
+        "attack": ("robusteval.attacks", "ATTACKS"),
+        "architecture": ("robusteval.models", "ARCHITECTURES"),
+        "dataset": ("robusteval.data", "DATASETS"),
+        "evaluator": ("robusteval.evaluators", "EVALUATORS"),
+        "augmentation": ("robusteval.data", "AUGMENTATIONS"),
+    }[kind]
+    found: Registry[Any] = getattr(importlib.import_module(package), name)
+    return found
+
+
+KINDS = ("method", "attack", "architecture", "dataset", "evaluator", "augmentation")
+"""Kinds of registered things."""
+
+
+def params_of(target: Any) -> type[Frozen]:
+    """The parameter model of a registered class."""
+    model: type[Frozen] = target.Params
+    return model
+
+
+def resolve_method(name: str, params: Mapping[str, JsonValue]) -> Component:
+    """Method with every parameter present."""
+    found: Component = _call("robusteval.methods.resolve:resolve_method", name, params)
+    return found
+
+
+def resolve_attack(component: Component, threat: ThreatModel) -> Component:
+    """Attack with every parameter present, checked against the threat model."""
+    found: Component = _call("robusteval.attacks.resolve:resolve_attack", component, threat)
+    return found
+
+
+def resolve_architecture(component: Component) -> Component:
+    """Architecture with every parameter present."""
+    found: Component = _call("robusteval.models.build:resolve_architecture", component)
+    return found
+
+
+def resolve_evaluator(name: str, params: Mapping[str, JsonValue]) -> Component:
+    """Evaluator with every parameter present."""
+    checked = params_of(registry("evaluator").load(name)).model_validate(dict(params))
+    return Component(name=name, params=checked.model_dump(mode="json", context={"canonical": True}))
+
+
+def open_dataset(component: Component) -> Dataset[Any]:
+    """Dataset behind a component."""
+    found: Dataset[Any] = _call("robusteval.data.slices:open_dataset", component)
+    return found
+
+
+def make_slice(
+    component: Component, dataset: Dataset[Any], domains: Sequence[str], split: Split, per_domain: int | None
+) -> DataSlice:
+    """Exact slice of a dataset."""
+    found: DataSlice = _call("robusteval.data.slices:make_slice", component, dataset, domains, split, per_domain)
+    return found
+
+
+def checkpoint_header(path: Path) -> CheckpointHeader:
+    """What a checkpoint file says about its model; no weights are read."""
+    found: CheckpointHeader = _call("robusteval.models.headers:read_header", path)
+    return found

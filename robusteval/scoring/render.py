@@ -1,0 +1,214 @@
+"""A scored suite as JSON, CSV, Markdown and plain cells. No terminal library here."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from robusteval.schema.specs import CELLS
+from robusteval.scoring.results import Comparison, Estimate, MethodScore, SuiteTable, ThreatScore
+
+ABSENT = "-"
+"""What stands in a cell without a number."""
+HEADINGS = {"a_id": "A_id", "r_id": "R_id", "a_ood": "A_ood", "r_ood": "R_ood"}
+"""Column to the symbol that it is printed under."""
+_COSTS = ("train_passes_per_example", "start_passes_per_example", "selection_passes_per_example", "train_wall_s")
+
+
+def to_json(table: SuiteTable) -> list[dict[str, Any]]:
+    """One object a method; accuracies are fractions, absent ones null."""
+    return [_object(row) for row in table.rows]
+
+
+def _object(row: MethodScore) -> dict[str, Any]:
+    first = ("method", "recipe", *CELLS, "train_passes_per_example", "pareto", "ranked")
+    values: dict[str, Any] = {**row.model_dump(mode="json"), "ranked": row.ranked}
+    return {name: values[name] for name in (*first, *(name for name in values if name not in first))}
+
+
+def flat_rows(table: SuiteTable) -> list[dict[str, Any]]:
+    """One flat mapping a method: every number of the main table under its own name, absent ones None."""
+    return [_flat(table, row) for row in table.rows]
+
+
+def _flat(table: SuiteTable, row: MethodScore) -> dict[str, Any]:
+    flat: dict[str, Any] = {"method": row.method, "recipe": row.recipe, "pareto": row.pareto, "ranked": row.ranked}
+    for column in CELLS:
+        flat |= _flat_estimate(column, row.column(column))
+    for name in table.threats[1:]:
+        threat = row.threats.get(name, ThreatScore())
+        flat |= _flat_estimate(f"r_id[{name}]", threat.r_id) | _flat_estimate(f"r_ood[{name}]", threat.r_ood)
+    for name, gap in row.gaps:
+        for field in ("value", "low", "high"):
+            flat[name if field == "value" else f"{name}_{field}"] = None if gap is None else getattr(gap, field)
+    for column in CELLS:
+        worst = row.worst.get(column)
+        flat[f"{column}_worst_domain"] = None if worst is None else worst.domain
+        flat[f"{column}_worst"] = None if worst is None else worst.value
+    for name in (
+        "train_passes_per_example",
+        "start_passes_per_example",
+        "selection_passes_per_example",
+        "train_wall_s",
+    ):
+        flat[name] = getattr(row, name)
+    flat["flags"] = " ".join(row.flags)
+    flat["missing"] = "; ".join(_missing_words(row))
+    return flat
+
+
+def _flat_estimate(column: str, estimate: Estimate | None) -> dict[str, Any]:
+    fields = ("value", "low", "high", "n", "interval", "seed_low", "seed_high", "seed_interval")
+    flat = {
+        column if field == "value" else f"{column}_{field}": None if estimate is None else getattr(estimate, field)
+        for field in fields
+    }
+    return flat | {f"{column}_seeds": None if estimate is None else len(estimate.seeds)}
+
+
+def to_csv(table: SuiteTable) -> str:
+    """Comma separated values with a header line; accuracies are fractions at full precision, absent ones empty."""
+    rows = flat_rows(table)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["method"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_markdown(table: SuiteTable) -> str:
+    """A Markdown table followed by the notes that define its numbers."""
+    header, rows = to_plain_rows(table)
+    lines = [_pipes(header), _pipes(["---"] + ["---:"] * (len(header) - 2) + [":---:"]), *map(_pipes, rows)]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(table)), ""])
+
+
+def _pipes(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def to_plain_rows(table: SuiteTable) -> tuple[list[str], list[list[str]]]:
+    """Header and cells as text.
+
+    Accuracies are `value ±half (±half)` in percent: half the width of the interval over examples, then, with two or
+    more seeds, half the width of the interval over seeds. The last column marks the Pareto front with `*`.
+    """
+    columns = [column for column in CELLS if any(row.column(column) for row in table.rows)]
+    header = ["method", *(HEADINGS[column] for column in columns)]
+    extra = [(name, side) for name in table.threats[1:] for side in ("r_id", "r_ood")]
+    extra = [(name, side) for name, side in extra if any(_threat_estimate(row, name, side) for row in table.rows)]
+    header += [f"{HEADINGS[side]} {name}" for name, side in extra]
+    header += ["passes/example", "start passes", "train s", "Pareto"]
+    rows = []
+    for row in table.rows:
+        cells = [row.method, *(_accuracy(row.column(column)) for column in columns)]
+        cells += [_accuracy(_threat_estimate(row, name, side)) for name, side in extra]
+        cells += [_count(row.train_passes_per_example), _count(row.start_passes_per_example)]
+        cells += [_count(row.train_wall_s), "*" if row.pareto else "" if row.ranked else "unranked"]
+        rows.append(cells)
+    return header, rows
+
+
+def _threat_estimate(row: MethodScore, name: str, side: str) -> Estimate | None:
+    found: Estimate | None = getattr(row.threats.get(name, ThreatScore()), side)
+    return found
+
+
+def _accuracy(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ABSENT
+    text = f"{100 * estimate.value:.1f} ±{50 * (estimate.high - estimate.low):.1f}"
+    if estimate.seed_half_width is not None:
+        text += f" (±{100 * estimate.seed_half_width:.1f})"
+    return text
+
+
+def _count(value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def notes(table: SuiteTable) -> list[str]:
+    """Sentences that define every number of the plain table, then what is wrong with single rows."""
+    percent = f"{100 * table.confidence:.0f} %"
+    estimates = [estimate for row in table.rows for column in CELLS if (estimate := row.column(column))]
+    lines = [_columns_note(table)]
+    clustered = any(estimate.interval == "wilson-clustered" for estimate in estimates)
+    wilson = f"±: half the width of the {percent} Wilson interval over examples"
+    if clustered:
+        wilson += ", at the effective sample size where several examples show one source image"
+    seeds = max((len(estimate.seeds) for estimate in estimates), default=0)
+    if seeds > 1:
+        wilson += f"; (±): half the width of the {percent} t interval over {seeds} training seeds"
+    else:
+        wilson += "; one training seed, so no interval over seeds"
+    lines.append(wilson + ".")
+    lines.append(
+        "passes/example: forward plus backward passes per training example of this training alone; start passes: of "
+        "what it started from; train s: wall seconds; all means over seeds."
+    )
+    symbols = ", ".join(HEADINGS[column] for column in table.pareto)
+    lines.append(f"Pareto *: no other complete row is at least as good in all of {symbols} and better in one.")
+    return lines + _row_notes(table)
+
+
+def _columns_note(table: SuiteTable) -> str:
+    sides = [f"id: {', '.join(table.id_domains)}"]
+    if table.ood_domains:
+        sides.append(f"ood: mean over {', '.join(table.ood_domains)}")
+    text = f"A clean, R robust accuracy in percent; {'; '.join(sides)}"
+    counts = []
+    for column in CELLS:
+        found = sorted({estimate.n for row in table.rows if (estimate := row.column(column))})
+        if found:
+            counts.append(f"{HEADINGS[column]} {'/'.join(str(n) for n in found)}")
+    if counts:
+        text += f"; examples: {', '.join(counts)}"
+    return text + (f"; R under {table.threats[0]}." if table.threats else ".")
+
+
+def _row_notes(table: SuiteTable) -> list[str]:
+    lines = []
+    for row in table.rows:
+        if row.flags:
+            lines.append(f"{row.method}: flagged {', '.join(row.flags)}.")
+        if row.missing:
+            lines.append(f"{row.method}: not ranked, missing {'; '.join(_missing_words(row))}.")
+    return lines
+
+
+def _missing_words(row: MethodScore) -> list[str]:
+    words = []
+    for cell in row.missing:
+        reason = f" ({cell.reason.splitlines()[0]})" if cell.reason else ""
+        words.append(f"{cell.role} of seed {cell.seed} {cell.state}{reason}")
+    return words
+
+
+def comparison_rows(table: SuiteTable) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the paired comparisons with the baseline row."""
+    header = ["method", "column", "difference", "losses", "gains", "n", "p", "p Holm", "verdict"]
+    rows = [_comparison(row.comparisons[column]) for row in table.rows for column in CELLS if column in row.comparisons]
+    return header, rows
+
+
+def _comparison(found: Comparison) -> list[str]:
+    gap = found.difference
+    return [
+        found.candidate,
+        HEADINGS.get(found.column, found.column),
+        f"{_points(gap.value)} [{_points(gap.low)}, {_points(gap.high)}]",
+        str(found.losses),
+        str(found.gains),
+        str(found.n),
+        f"{found.p:.2g}",
+        f"{found.p_holm:.2g}",
+        found.verdict,
+    ]
+
+
+def _points(fraction: float) -> str:
+    # Adding zero turns the negative zero of rounding into a plain one.
+    return f"{round(100 * fraction, 1) + 0.0:+.1f}"
