@@ -106,7 +106,11 @@ _LOOPS: dict[str, Callable[[dict[str, Any], int], tuple[int, int]]] = {
     "EADL1": lambda kwargs, _classes: _elastic_net_passes(kwargs),
     "EADEN": lambda kwargs, _classes: _elastic_net_passes(kwargs),
     "FAB": lambda kwargs, classes: (2 * _iterations(kwargs) + 4, classes * _iterations(kwargs)),
-    "APGDT": lambda kwargs, classes: ((classes - 1) * (_iterations(kwargs) + 2), (classes - 1) * _iterations(kwargs)),
+    "APGD": lambda kwargs, _classes: (_iterations(kwargs) + 3, _iterations(kwargs) + 1),
+    "APGDT": lambda kwargs, classes: (
+        (classes - 1) * (_iterations(kwargs) + 3),
+        (classes - 1) * (_iterations(kwargs) + 1),
+    ),
     "DeepFool": lambda kwargs, classes: (kwargs["steps"] + 1, classes * kwargs["steps"]),
     "SparseFool": lambda kwargs, classes: (51 * kwargs["steps"], 50 * classes * kwargs["steps"]),
     "JSMA": lambda _kwargs, classes: (100, 100 * classes),

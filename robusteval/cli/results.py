@@ -70,7 +70,7 @@ def show(
         return
     stored = _find_plan(place, what)
     if stored is None:
-        _print_record(place, what)
+        _print_record(place, what, form)
         return
     columns = _columns(pareto)
     table, damaged = read_scores(place, stored, columns)
@@ -149,10 +149,12 @@ def _plot(table: SuiteTable, file: Path, columns: tuple[str, ...] | None, *, qui
     from robusteval.schema.errors import UsageError
     from robusteval.scoring.plot import scatter
 
-    x, y = columns if columns is not None and len(columns) == 2 else ("a_id", "r_id")
-    if columns is not None and len(columns) != 2:
+    if columns is None:
+        scatter(table, file)
+    elif len(columns) == 2:
+        scatter(table, file, x=columns[0], y=columns[1])
+    else:
         raise UsageError(f"--plot draws two columns, --pareto names {len(columns)}: {','.join(columns)}")
-    scatter(table, file, x=x, y=y)
     if not quiet:
         print(f"wrote {file}", file=sys.stderr)
 
@@ -193,13 +195,17 @@ def _print_plans(place: Store, form: TableFormat) -> None:
         print(json.dumps(listed, indent=2))
         return
     rows = [[plan.suite, str(plan.version), str(len(plan.labels)), plan.summary] for plan in plans]
-    render.print_table(["suite", "version", "rows", "summary"], rows, [] if rows else [f"nothing is stored in {place.uri}"])
+    render.print_table(
+        ["suite", "version", "rows", "summary"], rows, [] if rows else [f"nothing is stored in {place.uri}"]
+    )
 
 
-def _print_record(place: Store, prefix: str) -> None:
+def _print_record(place: Store, prefix: str, form: TableFormat) -> None:
+    from robusteval.cli import render
     from robusteval.schema.errors import UsageError
 
-    keys = sorted(key for key in place.keys() if key.startswith(prefix))
+    paths = (path for folder in ("records", "failures") for path in place.backend.paths(folder))
+    keys = sorted({Path(path).stem for path in paths if Path(path).stem.startswith(prefix)})
     if not keys:
         raise UsageError(f"no stored cell has a key that begins with {prefix!r}; robusteval ls results lists them")
     if len(keys) > 1:
@@ -207,4 +213,56 @@ def _print_record(place: Store, prefix: str) -> None:
         raise UsageError(f"{len(keys)} stored cells have keys that begin with {prefix!r}: {some}; write more of it")
     failure = place.get_failure(keys[0])
     record = failure if failure is not None else place.get(keys[0])
-    print(json.dumps(record.model_dump(mode="json"), indent=2))
+    if form is not TableFormat.TABLE:
+        print(json.dumps(record.model_dump(mode="json"), indent=2))
+        return
+    render.print_facts(_facts(record), title=f"{record.cell.kind} cell {record.cell_key}")
+
+
+def _facts(record: ResultRecord) -> list[tuple[str, str]]:
+    """A record as names and values, the outcomes as counts."""
+    cell, data, timing = record.cell, record.cell.data, record.timing
+    what = cell.method if cell.kind == "train" else cell.evaluator
+    facts = [
+        ("status", record.status),
+        ("method" if cell.kind == "train" else "evaluator", f"{what.name} {json.dumps(what.params)}"),
+        ("data", f"{data.dataset.name} {data.split}: {', '.join(data.domains)} ({data.n} examples)"),
+        ("seed", str(cell.seed)),
+    ]
+    if cell.kind == "eval":
+        facts += [("threat", str(cell.threat or "none")), ("model", json.dumps(cell.model.model_dump(mode="json")))]
+    else:
+        start = cell.start.model_dump(mode="json") if cell.start is not None else "random weights"
+        facts += [("architecture", f"{cell.architecture.name} {json.dumps(cell.architecture.params)}")]
+        facts += [("start", json.dumps(start))]
+    facts += _found(record)
+    facts += [
+        ("result digest", record.result_digest),
+        ("started", f"{timing.started_at}, {timing.wall_s:.1f} s, {timing.peak_memory_mb:.0f} MB at most"),
+        ("provenance", json.dumps(record.provenance.model_dump(mode="json"), indent=1)),
+    ]
+    return facts
+
+
+def _found(record: ResultRecord) -> list[tuple[str, str]]:
+    facts: list[tuple[str, str]] = []
+    if record.evaluation is not None:
+        for metric in record.evaluation.metrics:
+            ends = f" [{metric.low:.4f}, {metric.high:.4f}] {metric.interval}" if metric.low is not None else ""
+            facts.append((metric.name, f"{metric.value:.4f}{ends} (n={metric.n})"))
+        for name, bits in record.evaluation.outcomes.items():
+            facts.append((f"outcome {name}", f"{sum(bits.unpack())} of {bits.n}"))
+        for flag in record.evaluation.flags:
+            facts.append((f"flag {flag.code}", f"{flag.severity}: {flag.evidence}; {flag.next_step}"))
+        facts.append(("passes", json.dumps(record.evaluation.budget.model_dump())))
+    if record.training is not None:
+        training = record.training
+        facts += [
+            ("weights", training.weights),
+            ("selected", f"epoch {training.selected_epoch} of {len(training.history)}, by {training.selected_on}"),
+            ("passes", json.dumps(training.budget.model_dump())),
+            ("diagnostics", json.dumps(training.diagnostics)),
+        ]
+    if record.failure is not None:
+        facts.append((f"failed in {record.failure.stage}", record.failure.traceback.rstrip()))
+    return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,16 +79,16 @@ def run(
     """
     from robusteval.cli import render
     from robusteval.cli.results import print_scores, read_scores
-    from robusteval.execution.runner import RunOptions, run_plan
 
+    runner = import_module("robusteval.execution.runner")
     planned, place = _prepare(suite, store, only)
     if dry_run:
         _print_plan(planned, as_json)
         return
-    options = RunOptions(executor=executor, jobs=jobs, device=device, resume=resume.value, fail_fast=fail_fast)
+    options = runner.RunOptions(executor=executor, jobs=jobs, device=device, resume=resume.value, fail_fast=fail_fast)
     _put_inputs(planned, place)
     with render.listener(quiet=quiet, verbose=verbose > 0) as shown:
-        summary = run_plan(planned, place, options, shown)
+        summary: RunSummary = runner.run_plan(planned, place, options, shown)
     table, damaged = read_scores(place, planned.stored)
     print_scores(table, "json" if as_json else "table", verbose=verbose > 0)
     _report(summary, damaged, quiet=quiet, suite=suite)
@@ -185,7 +186,10 @@ def _print_plan(planned: Plan, as_json: bool, *, keys: bool = False) -> None:
         for cell in planned.cells
     ]
     totals = planned.totals
-    parts = [f"{totals['cells']} cells", *(f"{totals[name]} {name}" for name in ("done", "pending", "failed", "blocked"))]
+    parts = [
+        f"{totals['cells']} cells",
+        *(f"{totals[name]} {name}" for name in ("done", "pending", "failed", "blocked")),
+    ]
     note = f"{planned.suite} version {planned.version}: {', '.join(parts)}"
     note += f"; at most {render.count(planned.passes_left)} passes of single images are left"
     render.print_table(header, rows, [note])

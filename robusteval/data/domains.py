@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luminance of ITU-R BT.601."""
 _TEXTURE_CELLS = 6
-_INKS = 8
+_CONTRAST = 0.4
 _LEAST_BLUR, _MOST_BLUR = 3, 6
 
 
@@ -94,11 +94,20 @@ def _luminance(colours: Array) -> Array:
     return luminance
 
 
-def _farthest(candidates: Array, luminance: Array) -> Array:
-    """Of the candidates (N, K, 3), the one whose luminance is farthest from (N,)."""
-    best = np.abs(_luminance(candidates) - luminance[:, None]).argmax(axis=1)
-    chosen: Array = candidates[np.arange(len(candidates)), best]
-    return chosen
+def _contrasting(colours: Array, ground: Array) -> Array:
+    """Colours (N, 3) mixed with white over a dark ground, with black over a bright one, as far as contrast needs.
+
+    Args:
+        colours: any colours.
+        ground: (N,) luminance that they must differ from by `_CONTRAST`.
+    """
+    luminance = _luminance(colours)
+    dark = ground < 0.5
+    missing = np.where(dark, ground + _CONTRAST - luminance, luminance - ground + _CONTRAST)
+    room = np.maximum(np.where(dark, 1.0 - luminance, luminance), 1e-9)
+    share = np.clip(missing / room, 0.0, 1.0)[:, None]
+    mixed: Array = colours + share * (np.where(dark, 1.0, 0.0)[:, None] - colours)
+    return mixed
 
 
 def _column(values: Array) -> Array:
@@ -142,21 +151,20 @@ def _sample(images: Array, rows: Array, columns: Array) -> Array:
 
 
 def _coloured(ink: Array, draws: Array) -> Array:
-    ground = draws[:, :3]
-    candidates = draws[:, 3 : 3 + 3 * _INKS].reshape(-1, _INKS, 3)
-    colour = _farthest(candidates, _luminance(ground))
-    return _over(ink, colour, np.broadcast_to(ground[:, None, None, :], (*ink.shape, 3)))
+    ground, colour = draws[:, :3], draws[:, 3:6]
+    ground_image = np.broadcast_to(ground[:, None, None, :], (*ink.shape, 3))
+    return _over(ink, _contrasting(colour, _luminance(ground)), ground_image)
 
 
 def _textured(ink: Array, draws: Array) -> Array:
     n, side = ink.shape[:2]
-    base, candidates = draws[:, :3], draws[:, 3 : 3 + 3 * _INKS].reshape(-1, _INKS, 3)
-    noise = draws[:, 3 + 3 * _INKS :].reshape(n, _TEXTURE_CELLS, _TEXTURE_CELLS, 3)
+    base, colour = 0.2 + 0.6 * draws[:, :3], draws[:, 3:6]
+    noise = draws[:, 6:].reshape(n, _TEXTURE_CELLS, _TEXTURE_CELLS, 3)
     rows = np.broadcast_to(np.linspace(0.0, _TEXTURE_CELLS - 1.0, side)[None, :, None], ink.shape)
     columns = rows.transpose(0, 2, 1)
     field = np.stack([_sample(noise[..., channel], rows, columns) for channel in range(3)], axis=-1)
-    ground = np.clip(0.6 * base[:, None, None, :] + 0.2 + 0.55 * (field - 0.5), 0.0, 1.0)
-    return _over(ink, _farthest(candidates, _luminance(0.6 * base + 0.2)), ground)
+    ground = np.clip(base[:, None, None, :] + 0.55 * (field - 0.5), 0.0, 1.0)
+    return _over(ink, _contrasting(colour, _luminance(base)), ground)
 
 
 def _stroke(ink: Array, draws: Array) -> Array:
@@ -205,10 +213,8 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
         "upright": Domain(_upright, 0, "bright ink on a dark ground, as it was scanned"),
         "rotated": Domain(_rotated, 2, "turned by 30 to 60 degrees either way and shrunk by a tenth"),
         "inverted": Domain(_inverted, 0, "dark ink on a bright ground"),
-        "coloured": Domain(_coloured, 3 + 3 * _INKS, "ink and ground of two random colours of different luminance"),
-        "textured": Domain(
-            _textured, 3 + 3 * _INKS + 3 * _TEXTURE_CELLS**2, "coloured ink on a blotched ground of random colours"
-        ),
+        "coloured": Domain(_coloured, 6, "ink and ground of two random colours whose luminance differs by 0.4 or more"),
+        "textured": Domain(_textured, 6 + 3 * _TEXTURE_CELLS**2, "coloured ink on a blotched ground of random colours"),
         "stroke": Domain(_stroke, 1, "strokes thinned or thickened by one pixel a side"),
         "blurred": Domain(_blurred, 1, "blurred with a standard deviation of 1.2 to 1.7 pixels"),
         "occluded": Domain(_occluded, 7, "a coloured rectangle of 4 to 9 pixels a side over part of the digit"),

@@ -58,6 +58,7 @@ def list_images(root: Path) -> tuple[ImageFile, ...]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the root of a tree domain/class/file or split/class/file")
     problems: list[str] = []
+    misplaced: list[str] = []
     files: list[ImageFile] = []
     folders: set[tuple[str, str]] = set()
     for path in _walk(root, problems):
@@ -66,13 +67,16 @@ def list_images(root: Path) -> tuple[ImageFile, ...]:
             if len(parts) == 2:
                 folders.add((parts[0], parts[1]))
         elif len(parts) < 3:
-            problems.append(f"{PurePosixPath(*parts)} is not inside domain/class/ or split/class/")
+            misplaced.append(PurePosixPath(*parts).as_posix())
         else:
             stat = path.stat()
             name = PurePosixPath(*parts).as_posix()
             files.append(ImageFile(name, parts[0], parts[1], stat.st_size, stat.st_mtime_ns))
     empty = folders - {(file.top, file.label) for file in files}
     problems.extend(f"class folder {top}/{label} holds no image" for top, label in sorted(empty))
+    if misplaced:
+        where = "domain/class/ or split/class/"
+        problems.append(f"{len(misplaced)} images are not inside {where}, such as {misplaced[0]}")
     if problems:
         raise complaint(root, "this tree cannot be used", problems)
     if not files:
@@ -141,10 +145,9 @@ def content_digests(root: Path, files: Sequence[ImageFile], manifest: Path) -> d
         digests |= {file.path: found for file, found in zip(unknown, pool.map(digest, unknown), strict=True)}
     if problems:
         raise complaint(root, f"{len(problems)} files cannot be read", sorted(problems))
+    old_enough = started - _SETTLED_NS
     settled = {
-        _stamp(file): digests[file.path]
-        for file in files
-        if file.modified < started - _SETTLED_NS or file not in unknown
+        stamp: digests[file.path] for file in files if (stamp := _stamp(file)) in known or file.modified < old_enough
     }
     if settled != known:
         _write_manifest(manifest, settled)

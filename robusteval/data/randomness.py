@@ -19,6 +19,8 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
+_CACHED, _LAUNCHED = 2**14, 2**24
+"""Blocks worked on at once: as many as stay in a processor's cache, and enough to fill an accelerator."""
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -59,10 +61,15 @@ def keyed_words(keys: Tensor, count: int, *, seed: int, purpose: str) -> Tensor:
         (B, count) int64 in [0, 2**32), on the device of `keys`.
     """
     stream = stable_int(seed, purpose, bits=64)
-    blocks = torch.arange(-(-count // 4), dtype=torch.int64, device=keys.device)[None, :]
+    key = (stream & _MASK, stream >> 32)
     low, high = (keys & _MASK)[:, None], ((keys >> 32) & _MASK)[:, None]
-    words = philox4x32((blocks, torch.zeros_like(blocks), low, high), (stream & _MASK, stream >> 32))
-    return torch.stack(words, dim=-1).flatten(1)[:, :count]
+    blocks = torch.arange(-(-count // 4), dtype=torch.int64, device=keys.device)[None, :]
+    width = max(1, (_CACHED if keys.device.type == "cpu" else _LAUNCHED) // max(1, len(keys)))
+    parts = [
+        torch.stack(philox4x32((some, torch.zeros_like(some), low, high), key), dim=-1).flatten(1)
+        for some in blocks.split(width, dim=1)
+    ]
+    return torch.cat(parts, dim=1)[:, :count]
 
 
 def keyed_uniform(keys: Tensor, shape: tuple[int, ...], *, seed: int, purpose: str) -> Tensor:

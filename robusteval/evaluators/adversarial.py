@@ -175,8 +175,8 @@ class _Run:
             self.journal.extend(stage.label, kept, result.symptoms, result.attacked, result.budget)
             self._progress(len(part.kept) / len(standing), stage.cost, stage.label)
         after = list(self._current)
-        for position, kept in zip(standing, part.kept, strict=True):
-            after[position] = kept
+        for position, stands in zip(standing, part.kept, strict=True):
+            after[position] = stands
         self.outcomes[stage.label] = self._current = after
         self._cost_done += stage.cost
 
@@ -219,23 +219,17 @@ class _Run:
 
     def _tallies(self) -> Iterator[Tally]:
         """What each stage broke beyond the white-box stages: all of them, or those before it in a cascade."""
-        before = self.outcomes[CLEAN]
-        stands = list(before)
-        if not self.params.cascade:
-            for stage in self.stages:
-                if stage.attack.access is Access.WHITE_BOX:
-                    stands = [a and b for a, b in zip(stands, self.outcomes[stage.label], strict=True)]
-        white_box_ran = not self.params.cascade
-        for stage in self.stages:
-            after = self.outcomes[stage.label]
-            if stage.attack.access is Access.WHITE_BOX:
-                white_box_ran = True
-            elif not white_box_ran:
-                continue
-            reference = before if self.params.cascade else stands
-            newly = sum(stood and not stays for stood, stays in zip(reference, after, strict=True))
-            yield Tally(stage.label, stage.attack.access, newly, sum(reference))
-            before = after
+        white = [stage.attack.access is Access.WHITE_BOX for stage in self.stages]
+        after = [self.outcomes[CLEAN], *(self.outcomes[stage.label] for stage in self.stages)]
+        shared = after[0]
+        for is_white, outcome in zip(white, after[1:], strict=True):
+            shared = [a and b for a, b in zip(shared, outcome, strict=True)] if is_white else shared
+        for position, stage in enumerate(self.stages):
+            compared = any(white[:position]) if self.params.cascade else any(white)
+            before = after[position] if self.params.cascade else shared
+            newly = sum(stood and not stays for stood, stays in zip(before, after[position + 1], strict=True))
+            if compared:
+                yield Tally(stage.label, stage.attack.access, newly, sum(before))
 
     def _batches(self, name: str, positions: list[int], size: int) -> Iterator[torch.Tensor]:
         """What is left of a part, in batches; the journal grows between two of them."""

@@ -83,7 +83,7 @@ def _softmax_output(logits: Tensor) -> Iterator[Flag]:
         yield Flag(
             code="softmax-output",
             severity="warning",
-            evidence=f"all {len(logits)} outputs are in [0, 1] and sum to 1 within {float((sums - 1).abs().amax()):.1e}",
+            evidence=f"all {len(logits)} outputs lie in [0, 1] and sum to 1, to {float((sums - 1).abs().amax()):.1e}",
             next_step="return logits instead of probabilities: their gradients vanish where the model is sure",
         )
 
@@ -109,8 +109,8 @@ def _batch_dependent(model: Classifier, batch: Batch, logits: Tensor) -> Iterato
         yield Flag(
             code="batch-dependent-output",
             severity="error",
-            evidence=f"logits of {len(alone)} images alone and in a batch of {len(batch)} differ by {difference:.2g} of "
-            f"the largest logit",
+            evidence=f"logits of {len(alone)} images alone and in a batch of {len(batch)} differ by "
+            f"{difference:.2g} of the largest logit",
             next_step="make predictions independent of the rest of the batch, such as batch norm in evaluation mode",
         )
 
@@ -158,8 +158,8 @@ def _not_monotone(model: Classifier, batch: Batch, threat: ThreatModel, seed: in
         yield Flag(
             code="not-monotone-in-epsilon",
             severity="warning",
-            evidence=f"5-step PGD leaves {standing[0]}, {standing[1]} and {standing[2]} of {len(batch)} standing at half, "
-            f"one and two times epsilon {threat.epsilon}",
+            evidence=f"5-step PGD leaves {standing[0]}, {standing[1]} and {standing[2]} of {len(batch)} standing at "
+            f"half, one and two times epsilon {threat.epsilon}",
             next_step="gradients mislead at larger distances; use more steps, restarts, or square",
         )
 

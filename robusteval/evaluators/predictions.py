@@ -171,7 +171,7 @@ def undefined_flags(predictions: Predictions) -> tuple[Flag, ...]:
         Flag(
             code="nan-logits",
             severity="error",
-            evidence=f"logits without a finite likelihood on {predictions.undefined} of {len(predictions.correct)} images",
+            evidence=f"no finite likelihood on {predictions.undefined} of {len(predictions.correct)} images",
             next_step="make the model answer with finite logits on every image in [0, 1]",
         ),
     )

@@ -18,6 +18,11 @@ from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
 from robusteval.execution.events import CellSummary, CellTask
+from robusteval.schema.registry import load_target
+from robusteval.schema.types import Progress
+
+RUN_CELL = "robusteval.execution.cell:run_cell"
+"""The worker's entry, named and not imported: it brings torch, which planning and reporting never load."""
 
 ProgressSink = Callable[[str, float, str], None]
 """Called with a cell's key, its finished fraction and what runs now."""
@@ -59,10 +64,10 @@ class Serial:
 
     def wait(self) -> CellSummary:
         """Run the next queued cell to its end."""
-        from robusteval.execution.cell import run_cell
-
         task = self._queue.popleft()
-        return run_cell(task, self._store_uri, lambda fraction, what: self._on_progress(task.key, fraction, what))
+        report: Progress = lambda fraction, what: self._on_progress(task.key, fraction, what)  # noqa: E731
+        summary: CellSummary = load_target(RUN_CELL)(task, self._store_uri, report)
+        return summary
 
     def stop(self) -> None:
         """Forget what is queued."""
@@ -152,8 +157,7 @@ def _work(connection: Connection, store_uri: str, parent: int) -> None:
     """Main loop of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    from robusteval.execution.cell import run_cell
-
+    run_cell = load_target(RUN_CELL)
     while True:
         try:
             task: CellTask = connection.recv()

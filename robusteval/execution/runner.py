@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from robusteval.execution.estimate import Estimator
 from robusteval.execution.events import CellSummary, CellTask, Listener, RunSummary, SilentListener
 from robusteval.execution.executors import Executor, Processes, Serial
 from robusteval.schema.errors import UsageError, unknown_name
+from robusteval.schema.registry import load_target
 from robusteval.store.store import Store
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class _Runner:
         self.store = store
         self.options = options
         self.listener = listener
-        self.device = resolve_device(options.device)
+        self.device: str = load_target("robusteval.execution.device:resolve_device")(options.device)
         again = options.resume == "all"
         cells = {cell.key: cell for cell in plan.cells}
         redo = {"pending", "blocked"} | ({"failed", "corrupt"} if options.resume != "missing" else set())
@@ -195,26 +197,5 @@ class _Runner:
         return Processes(self.store.uri, self._progressed, min(jobs, self.total))
 
 
-def resolve_device(name: str) -> str:
-    """Turn `auto` into what is there, and check that a named device exists.
-
-    Raises:
-        UsageError: the device does not exist on this machine.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"device {name!r} is not on this machine; {torch.cuda.device_count()} CUDA devices found")
-    return name
-
-
 def _cpu_count() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

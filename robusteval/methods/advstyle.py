@@ -35,13 +35,14 @@ class Params(MethodParams):
     """Modules (`robusteval describe` names them) behind which a layer is put; by default the first convolution, a
     `maxpool` after it and every stage, as in the paper's main configuration."""
     variant: Variant = "a"
-    """`a` as published; `b` uses only the direction of the learned scales; `dsu` learns nothing (Li et al., ICLR 2022)."""
+    """`a` as published; `b` uses only the direction of the learned scales; `dsu` (Li et al., 2022) learns nothing."""
     adv_weight: NonNegativeFloat = 10.0
     """Learning rate of the scales relative to the network's."""
     mix_weight: NonNegativeFloat = 1.0
     """Length of variant `b`'s scales, in units of the batch's own."""
     ascent: Literal["joint", "separate"] = "joint"
-    """`joint`: one optimiser updates network and scales; `separate`: three steps on the scales, then one on the network."""
+    """`joint`: one optimiser updates network and scales; `separate`: three steps on the scales, then one on the
+    network."""
     faithful: bool = False
     """Decay the learned scales like weights, as the release does."""
 
@@ -55,10 +56,8 @@ class AdvStyle(Method[Params]):
     Params = Params
     precisions = frozenset({"float32", "bfloat16"})
 
-    def __init__(self, params: Params) -> None:
-        super().__init__(params)
-        self.layers: dict[str, StyleLayer] = {}
-        self._hooks: list[RemovableHandle] = []
+    layers: dict[str, StyleLayer]
+    _hooks: list[RemovableHandle]
 
     def prepare(self, run: TrainingRun) -> None:
         """Put a layer behind every chosen module.
@@ -66,6 +65,7 @@ class AdvStyle(Method[Params]):
         Raises:
             UsageError: a module does not exist, runs more than once per pass, or has no feature maps.
         """
+        self.layers, self._hooks = {}, []
         shapes = feature_maps(run.model)
         network = run.model.network
         for name in self.params.after or default_positions(network, shapes):
@@ -123,7 +123,9 @@ class AdvStyle(Method[Params]):
     def state(self) -> dict[str, Tensor]:
         """Learned scales and whether they have been set."""
         return {
-            f"{name}/{key}": value.detach() for name, layer in self.layers.items() for key, value in layer.named_buffers()
+            f"{name}/{key}": value.detach()
+            for name, layer in self.layers.items()
+            for key, value in layer.named_buffers()
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -138,19 +140,21 @@ class AdvStyle(Method[Params]):
         while self._hooks:
             self._hooks.pop().remove()
         run.diagnostics["style_scales"] = {
-            name: {"mean": float(layer.sigma_mu.detach().abs().mean()), "std": float(layer.sigma_sig.detach().abs().mean())}
+            name: dict(
+                zip(("mean", "std"), (float(scale.detach().abs().mean()) for scale in layer.scales), strict=True)
+            )
             for name, layer in self.layers.items()
         }
 
     @classmethod
-    def passes(cls, params: Params) -> tuple[float, float]:
+    def passes(cls, params: Any) -> tuple[float, float]:
         """One pass, or four with separate ascent steps."""
         n = 1.0 + (ASCENT_STEPS if params.ascent == "separate" and params.variant != "dsu" else 0)
         return n, n
 
 
 def _restyle(layer: StyleLayer) -> Any:
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    def hook(module: nn.Module, _: Any, output: Tensor) -> Tensor:
         layer.train(module.training)
         styled: Tensor = layer(output)
         return styled
@@ -164,7 +168,7 @@ def feature_maps(model: Classifier) -> dict[str, list[tuple[int, ...]]]:
     shapes: dict[str, list[tuple[int, ...]]] = {}
 
     def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
             shapes.setdefault(name, []).append(tuple(output.shape) if isinstance(output, Tensor) else ())
 
         return hook
@@ -190,7 +194,9 @@ def check_position(network: nn.Module, name: str, shapes: dict[str, list[tuple[i
         raise UsageError(f"advstyle: params.after: {unknown_name('module', name, known)}")
     calls = shapes.get(name, [])
     if len(calls) != 1:
-        raise UsageError(f"advstyle: params.after: module {name!r} runs {len(calls)} times per pass; choose one that runs once")
+        raise UsageError(
+            f"advstyle: params.after: module {name!r} runs {len(calls)} times per pass; choose one that runs once"
+        )
     if not has_statistics(calls[0]):
         valid = [other for other in known if len(shapes.get(other, [])) == 1 and has_statistics(shapes[other][0])]
         raise UsageError(

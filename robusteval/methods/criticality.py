@@ -43,9 +43,9 @@ class AscentSettings:
     seed: int = 0
 
 
-def candidates(network: nn.Module) -> dict[str, nn.Parameter]:
+def candidates(network: nn.Module) -> dict[str, Tensor]:
     """Weight tensors of all Conv2d and Linear modules by module name; a tensor shared by two modules counts once."""
-    found: dict[str, nn.Parameter] = {}
+    found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and id(module.weight) not in seen:
@@ -66,11 +66,11 @@ def mean_loss(model: Classifier, images: Tensor, labels: Tensor, batch_size: int
 
 def module_criticality(
     model: Classifier,
-    weight: nn.Parameter,
+    weight: Tensor,
     name: str,
     adversarial: tuple[Tensor, Tensor],
     settings: AscentSettings,
-    watch: Callable[[Tensor], None] = lambda change: None,
+    watch: Callable[[Tensor], None] | None = None,
 ) -> float:
     """Criticality of one module; the model is as before afterwards, bit for bit.
 
@@ -95,7 +95,8 @@ def module_criticality(
             for epoch in range(settings.epochs):
                 _ascend_one_epoch(model, weight, (images, labels), settings, f"{name}/{epoch}")
                 _project(weight, origin, settings.radius)
-                watch(weight.detach() - origin)
+                if watch is not None:
+                    watch(weight.detach() - origin)
                 losses.append(mean_loss(model, images, labels, settings.batch_size))
         finally:
             with torch.no_grad():
@@ -107,7 +108,7 @@ def module_criticality(
 
 
 def _ascend_one_epoch(
-    model: Classifier, weight: nn.Parameter, data: tuple[Tensor, Tensor], settings: AscentSettings, place: str
+    model: Classifier, weight: Tensor, data: tuple[Tensor, Tensor], settings: AscentSettings, place: str
 ) -> None:
     images, labels = data
     generator = torch.Generator().manual_seed(stable_int("criticality", settings.seed, place))
@@ -120,9 +121,11 @@ def _ascend_one_epoch(
 
 
 @torch.no_grad()
-def _project(weight: nn.Parameter, origin: Tensor, radius: float) -> None:
+def _project(weight: Tensor, origin: Tensor, radius: float) -> None:
     """Scale the change back to `radius` times the norm of the original weights, without waiting for the device."""
     change = weight - origin
-    ratio = change.norm() / origin.norm().clamp_min(1e-12)
-    factor = torch.where(ratio > radius, radius / ratio, torch.ones_like(ratio))
+    ratio = torch.linalg.vector_norm(change) / torch.linalg.vector_norm(origin).clamp_min(1e-12)
+    factor = torch.where(ratio > radius, radius / ratio, 1.0)
+    # An overflowed norm would scale the change to nothing and pass for a module without criticality.
+    factor = torch.where(torch.isfinite(ratio), factor, float("nan"))
     weight.copy_(origin + change * factor)

@@ -1,8 +1,8 @@
 """Linear probing: multinomial logistic regression on frozen features, turned back into a linear head.
 
 The protocol of Kumar et al., ICLR 2022, arXiv 2202.10054: features are normalised with one scalar mean and one scalar
-standard deviation of all training entries; L2-regularised logistic regression is fitted by L-BFGS for a grid of C, each fit
-starting from the one before; validation accuracy chooses.
+standard deviation of all training entries; L2-regularised logistic regression is fitted by L-BFGS for a grid of C, each
+fit starting from the one before; validation accuracy chooses.
 """
 
 from __future__ import annotations

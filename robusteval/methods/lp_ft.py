@@ -1,8 +1,7 @@
-"""LP-FT, linear probing then fine-tuning (A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang, ICLR 2022,
-arXiv 2202.10054).
+"""LP-FT, linear probing then fine-tuning (Kumar et al., ICLR 2022, arXiv 2202.10054).
 
-A fresh head on pretrained features distorts them while it is learned; a head that fits the features already does not. So
-a linear probe gives the head, and only then the whole network is trained.
+A fresh head on pretrained features distorts them while it is learned; a head that fits the features already does not.
+So a linear probe gives the head, and only then the whole network is trained.
 
 Choices: features are extracted without augmentation; the learning rate is the suite's (the paper sweeps it on
 validation data), the epoch is chosen on validation data.
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.numpy
@@ -117,7 +116,7 @@ class LinearProbeFineTune(Method[Params]):
         return cross_entropy(self.logits(model, batch.images), batch.labels)
 
     @classmethod
-    def passes(cls, params: Params) -> tuple[float, float]:
+    def passes(cls, params: Any) -> tuple[float, float]:
         """Fine-tuning, and one forward pass for the features."""
         return 1.0 + (1.0 / params.epochs if params.grid else 0.0), 1.0
 
@@ -156,7 +155,9 @@ def extract_features(model: Classifier, data: DeviceSet) -> Features:
 def encode_probe(probe: Probe) -> bytes:
     """A probe as safetensors."""
     metadata = {"probe": json.dumps({"c": probe.c, "accuracies": probe.accuracies})}
-    blob: bytes = safetensors.numpy.save({"weight": probe.weight, "bias": probe.bias}, metadata=metadata)
+    # safetensors writes the memory of an array as it lies, whatever its strides.
+    tensors = {"weight": np.ascontiguousarray(probe.weight), "bias": np.ascontiguousarray(probe.bias)}
+    blob: bytes = safetensors.numpy.save(tensors, metadata=metadata)
     return blob
 
 
@@ -165,6 +166,4 @@ def decode_probe(blob: bytes) -> Probe:
     tensors = safetensors.numpy.load(blob)
     length = int.from_bytes(blob[:8], "little")
     about = json.loads(json.loads(blob[8 : 8 + length])["__metadata__"]["probe"])
-    return Probe(
-        weight=tensors["weight"], bias=tensors["bias"], c=about["c"], accuracies=tuple(about["accuracies"])
-    )
+    return Probe(weight=tensors["weight"], bias=tensors["bias"], c=about["c"], accuracies=tuple(about["accuracies"]))

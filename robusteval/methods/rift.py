@@ -7,14 +7,14 @@ images, then walk back along the line to the start as far as robustness asks.
     subject to  robust accuracy(theta(a)) >= robust accuracy(theta_AT) - tolerance
 
 The release selects the epoch, a and the criticality data on the test set; here the epoch and a are selected on
-validation data, and criticality is measured on training images. These stay part of the fine-tuning data: the start model
-was trained on them already, so keeping them out would not make them unseen.
+validation data, and criticality is measured on training images. These stay part of the fine-tuning data: the start
+model was trained on them already, so keeping them out would not make them unseen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -105,11 +105,9 @@ class Rift(Method[Params]):
     precisions = frozenset({"float32", "bfloat16"})
     shares = (0.5, 0.2)
 
-    def __init__(self, params: Params) -> None:
-        super().__init__(params)
-        self.layer = ""
-        self.origin: dict[str, Tensor] = {}
-        self._flags: list[tuple[nn.Parameter, bool]] = []
+    layer: str
+    origin: dict[str, Tensor]
+    _flags: list[tuple[nn.Parameter, bool]]
 
     def prepare(self, run: TrainingRun) -> None:
         """Choose the module and freeze everything else.
@@ -128,7 +126,7 @@ class Rift(Method[Params]):
         for parameter, _ in self._flags:
             parameter.requires_grad_(id(parameter) in trained)
 
-    def trained(self, network: nn.Module) -> Iterable[nn.Parameter]:
+    def trained(self, network: nn.Module) -> Iterable[Tensor]:
         """The module's weight tensor, or with `faithful` all that its name matches."""
         if not self.params.faithful:
             return [candidates(network)[self.layer]]
@@ -170,12 +168,12 @@ class Rift(Method[Params]):
         )
 
     def adversarial_examples(self, run: TrainingRun) -> tuple[Tensor, Tensor]:
-        """Adversarial images of the criticality examples against the start model in evaluation mode, and true labels."""
+        """Adversarial images of the criticality examples, made once in evaluation mode, and their true labels."""
         params, epsilon = self.params, float(self.params.epsilon)
         positions = criticality_positions(run.train, params.criticality_examples).to(run.train.device)
         images, labels = [], []
         with run.model.frozen():
-            for part in positions.split(ATTACK_BATCH):
+            for part in torch.split(positions, ATTACK_BATCH):
                 batch = run.train.batch(part)
                 start = random_start(
                     batch.images, batch.keys, norm=Norm.LINF, epsilon=epsilon, seed=run.seed, purpose="rift/criticality"
@@ -239,7 +237,7 @@ class Rift(Method[Params]):
         }
 
     @classmethod
-    def passes(cls, params: Params) -> tuple[float, float]:
+    def passes(cls, params: Any) -> tuple[float, float]:
         """Fine-tuning, plus criticality where it is measured: reckoned for 20 modules on a tenth of the examples."""
         if params.layer is not None:
             return 1.0, 1.0

@@ -4,9 +4,9 @@ AdvStyle: Y. Zhang, B. Deng, R. Li, K. Jia, L. Zhang, "Adversarial Style Augment
 arXiv 2301.12643 (2023). DSU: X. Li et al., "Uncertainty Modeling for Out-of-Distribution Generalization", ICLR 2022.
 
 For feature maps z (B, C, H, W) with per-image channel mean mu and standard deviation sig, a layer returns
-`(z - mu) / sig * sig' + mu'` with noisy statistics `mu' = mu + e * S_mu`, `sig' = sig + e' * S_sig`. In DSU the scales S
-are the standard deviations of mu and sig over the batch; in AdvStyle they are learned by gradient ascent on the
-task loss, which a gradient reversal turns into the descent step that the ordinary optimiser takes.
+`(z - mu) / sig * sig' + mu'` with noisy statistics `mu' = mu + e * S_mu`, `sig' = sig + e' * S_sig`. In DSU the scales
+S are the standard deviations of mu and sig over the batch; in AdvStyle they are learned by gradient ascent on the task
+loss, which a gradient reversal turns into the descent step that the ordinary optimiser takes.
 """
 
 from __future__ import annotations
@@ -123,13 +123,14 @@ class StyleLayer(nn.Module):
                 self.sigma_mu.copy_(batch_mu)
                 self.sigma_sig.copy_(batch_sig)
             self.initialised.fill_(True)
-        reversed_mu: Tensor = GradientReversal.apply(self.sigma_mu, self.adv_weight)  # type: ignore[no-untyped-call]
-        reversed_sig: Tensor = GradientReversal.apply(self.sigma_sig, self.adv_weight)  # type: ignore[no-untyped-call]
+        reversed_mu: Tensor = GradientReversal.apply(self.sigma_mu, self.adv_weight)
+        reversed_sig: Tensor = GradientReversal.apply(self.sigma_sig, self.adv_weight)
         if self.variant == "b":
             return self._directed(reversed_mu, batch_mu), self._directed(reversed_sig, batch_sig)
         return reversed_mu, reversed_sig
 
     def _directed(self, learned: Tensor, batch: Tensor) -> Tensor:
         """Keep only the direction of the learned scale; its length over the channels is the batch's."""
-        length = batch.norm(dim=1, keepdim=True) * self.mix_weight
-        return learned / learned.norm(dim=1, keepdim=True).clamp_min(1e-12) * length
+        length = torch.linalg.vector_norm(batch, dim=1, keepdim=True) * self.mix_weight
+        directed: Tensor = learned / torch.linalg.vector_norm(learned, dim=1, keepdim=True).clamp_min(1e-12) * length
+        return directed

@@ -1,8 +1,7 @@
-"""UDIM, unknown domain inconsistency minimisation (S. Shin, H. Bae, B. Na, Y.-Y. Kim, I.-C. Moon, ICLR 2024,
-arXiv 2403.07329).
+"""UDIM, unknown domain inconsistency minimisation (Shin et al., ICLR 2024, arXiv 2403.07329).
 
-After a warm-up with SAM, every step moves the images to an adversarial "unknown domain", where the loss and its sharpness
-are large, and penalises the inconsistency of the classifier's per-example gradients between both places:
+After a warm-up with SAM, every step moves the images to an adversarial "unknown domain", where the loss and its
+sharpness are large, and penalises the inconsistency of the classifier's per-example gradients between both places:
 
     L = CE(f(x), y),  g = grad_w L,  e = rho g / ||g||,  J = L + rho ||g||,  x~ = x + eta normalise(grad_x J)
     step with  grad_w CE(f_{w+e}(x), y) + weight * grad_w P(x, x~)
@@ -17,7 +16,7 @@ on what else is in the test batch): batch norm is standard here, and its running
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +56,8 @@ class Params(MethodParams):
     weight: NonNegativeFloat = 1.0
     """Weight of the inconsistency penalty (lambda)."""
     norm: Literal["sample", "batch"] = "sample"
-    """`sample` gives every image a displacement of the same length; `batch`, as released, divides each pixel coordinate by
-    its norm across the batch, so that an image's displacement depends on its neighbours."""
+    """`sample` gives every image a displacement of the same length; `batch`, as released, divides each pixel coordinate
+    by its norm across the batch, so that an image's displacement depends on its neighbours."""
     eta: NonNegativeFloat = 1.44
     """Root mean square displacement per coordinate in the network's normalised units; the released `batch` form has the
     factor 10 instead, which amounts to 1.44 in its batches of 48."""
@@ -76,15 +75,15 @@ class Udim(Method[Params]):
 
     Params = Params
 
-    def __init__(self, params: Params) -> None:
-        super().__init__(params)
-        self._sam = sam.Sam(sam.Params(rho=params.rho))
-        self._best: dict[str, Tensor] = {}
-        self._best_accuracy = -1.0
-        self._in_place: list[nn.Module] = []
+    _sam: sam.Sam
+    _best: dict[str, Tensor]
+    _best_accuracy: float
+    _in_place: list[nn.Module]
 
     def prepare(self, run: TrainingRun) -> None:
         """Turn in-place activations off: the graph of the first pass is differentiated twice."""
+        self._sam = sam.Sam(sam.Params(rho=self.params.rho))
+        self._best, self._best_accuracy, self._in_place = {}, -1.0, []
         for module in run.model.modules():
             if getattr(module, "inplace", False) is True:
                 module.inplace = False  # type: ignore[assignment]
@@ -191,7 +190,7 @@ class Udim(Method[Params]):
             self._in_place.pop().inplace = True  # type: ignore[assignment]
 
     @classmethod
-    def passes(cls, params: Params) -> tuple[float, float]:
+    def passes(cls, params: Any) -> tuple[float, float]:
         """Two of each per warm-up step; then four forward passes, and five backward passes."""
         rest = 1.0 - params.warmup
         return 2.0 * params.warmup + 4.0 * rest, 2.0 * params.warmup + 5.0 * rest
@@ -209,8 +208,8 @@ def unknown_domain(
         params: `rho`, `eta`, `norm`.
 
     Returns:
-        The moved images (B, C, H, W) in pixel units, not clipped, the gradient of the loss by the weights, and the loss, all
-        without graph.
+        The moved images (B, C, H, W) in pixel units, not clipped, the gradient of the loss by the weights, and the
+        loss, all without graph.
     """
     images = batch.images.detach().clone().requires_grad_(True)
     loss = cross_entropy(model(images), batch.labels)
@@ -229,4 +228,5 @@ def displacement(ascent: Tensor, *, norm: Literal["sample", "batch"], eta: float
     if norm == "batch":
         return eta * nn.functional.normalize(ascent, p=2, dim=0)
     flat = nn.functional.normalize(ascent.flatten(1), p=2, dim=1)
-    return (eta * flat.shape[1] ** 0.5 * flat).view_as(ascent)
+    scale: float = eta * flat.shape[1] ** 0.5
+    return scale * flat.view_as(ascent)

@@ -12,12 +12,18 @@ import sys
 import types
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from robusteval.schema.errors import UsageError
+from robusteval.models.checkpoint_info import file_kind
+from robusteval.models.packaging import packaging_problems
+from robusteval.schema.errors import CheckpointError, UnknownNameError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from robusteval.models.classifier import Classifier
 
 _AUTOATTACK_PARTS = ("autoattack", "autopgd_base", "checks", "fab_base", "fab_projections", "fab_pt", "other_utils")
 _AUTOATTACK_SUBMODULES = (*_AUTOATTACK_PARTS, "square", "state")
@@ -114,7 +120,7 @@ def _autoattack_stand_ins() -> dict[str, types.ModuleType]:
 
 
 def _git_style_autoattack(base: Any) -> Any:
-    """pyautoattack's class with the arguments of the repository version, which robustbench passes."""
+    """The class of pyautoattack with the arguments of the repository version, which robustbench passes."""
 
     class AutoAttack(base):  # type: ignore[misc]
         def __init__(self, model: Any, norm: str = "Linf", eps: float = 0.3, **options: Any) -> None:
@@ -146,3 +152,105 @@ def _pkg_resources_stand_in() -> types.ModuleType:
 
     module.resource_filename = resource_filename  # type: ignore[attr-defined]
     return module
+
+
+_ZOO_INPUTS = {"cifar10": (10, (3, 32, 32)), "cifar100": (100, (3, 32, 32)), "imagenet": (1000, (3, 224, 224))}
+
+
+def load_robustbench(model_id: str, dataset: str, threat: str, *, folder: Path) -> Classifier:
+    """A model of the RobustBench zoo, in evaluation mode; it takes [0, 1] images and normalises inside.
+
+    Args:
+        model_id: name in the zoo, such as `Wong2020Fast`.
+        dataset: `cifar10`, `cifar100` or `imagenet`.
+        threat: `Linf`, `L2` or `corruptions`, in any case.
+        folder: where weights are kept, as `DATASET/THREAT/MODEL_ID.pt`; missing ones are downloaded.
+
+    Raises:
+        UnknownNameError: the zoo has no such dataset, threat or model.
+        CheckpointError: the weights cannot be downloaded, or what was downloaded is not weights.
+        UsageError: robustbench cannot be imported, or torch is too old to read its files safely.
+    """
+    from robusteval.models.classifier import Classifier
+
+    if _torch_version() < (2, 6):
+        raise UsageError("zoo weights are pickles, which torch reads safely from version 2.6 on; upgrade torch")
+    if dataset not in _ZOO_INPUTS:
+        raise UnknownNameError(unknown_name("robustbench dataset", dataset, _ZOO_INPUTS))
+    import_robustbench()
+    zoo_name = sys.modules["robustbench.model_zoo.enums"]
+    threats = {kind.value.lower(): kind for kind in zoo_name.ThreatModel}
+    if threat.lower() not in threats:
+        raise UnknownNameError(unknown_name("robustbench threat", threat, (kind.value for kind in threats.values())))
+    kind = threats[threat.lower()]
+    models = sys.modules["robustbench.model_zoo"].model_dicts[zoo_name.BenchmarkDataset(dataset)].get(kind, {})
+    if model_id not in models:
+        raise UnknownNameError(unknown_name("robustbench model", model_id, models) + _zoo_repair())
+    folder.mkdir(parents=True, exist_ok=True)
+    if not import_timm().is_model(f"{model_id.lower().replace('-', '_')}_{dataset}_{kind.value.lower()}"):
+        _fetch_zoo_weights(models[model_id].get("gdrive_id"), folder / dataset / kind.value / f"{model_id}.pt")
+    with robustbench_importable(), redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            network = sys.modules["robustbench.utils"].load_model(
+                model_id, model_dir=folder, dataset=dataset, threat_model=kind.value
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"robustbench:{model_id}: cannot load the weights in {folder}: {_first_line(error)}{_zoo_repair()}"
+            ) from error
+    classes, shape = _ZOO_INPUTS[dataset]
+    return Classifier(network, classes=classes, input_shape=shape, mean=(0.0,) * 3, std=(1.0,) * 3).eval()
+
+
+def _torch_version() -> tuple[int, int]:
+    major, minor, *_ = version("torch").split(".")
+    return int(major), int(minor)
+
+
+def _zoo_repair() -> str:
+    """How to repair a damaged robustbench, if it is damaged, as the end of a message."""
+    broken = [
+        problem for problem in packaging_problems() if problem.code.startswith("robustbench-") and not problem.handled
+    ]
+    return "".join(f"; {problem.what}; run: {problem.fix}" for problem in broken)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _fetch_zoo_weights(drive_id: str | list[str] | None, path: Path) -> None:
+    """Download what is missing and check what is there; an ensemble has one file a member."""
+    if not drive_id:
+        return
+    parts = (
+        {path: drive_id}
+        if isinstance(drive_id, str)
+        else {path.with_name(f"{path.name}_m{index}.pt"): part for index, part in enumerate(drive_id)}
+    )
+    for target, part in parts.items():
+        if not target.exists():
+            _download(part, target)
+        with target.open("rb") as file:
+            kind = file_kind(file.read(512))
+        if kind not in ("zip", "pickle"):
+            raise CheckpointError(
+                f"{target}: this is {'a web page' if kind == 'html' else 'not a file of weights'}; delete it, "
+                f"then download https://drive.google.com/file/d/{part} by hand and put it there"
+            )
+
+
+def _download(drive_id: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        with redirect_stdout(sys.stderr):  # robustbench and gdown print; standard output is for results
+            sys.modules["robustbench.utils"].download_gdrive_new(drive_id, str(partial))
+        partial.replace(target)
+    except Exception as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"cannot download the weights of {target.stem}: {_first_line(error)}; without a network, put the file "
+            f"https://drive.google.com/file/d/{drive_id} at {target}"
+        ) from error

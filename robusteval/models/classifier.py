@@ -190,7 +190,7 @@ class Classifier(nn.Module):
     def buffers_kept(self) -> Iterator[Classifier]:
         """Whatever runs inside, buffers (batch-norm statistics) are bitwise as before on exit."""
         before = [
-            (module, name, buffer, buffer._version, buffer.detach().clone())
+            (module, name, buffer, buffer.detach().clone())
             for module in self.modules()
             for name, buffer in module._buffers.items()
             if buffer is not None
@@ -198,12 +198,10 @@ class Classifier(nn.Module):
         try:
             yield self
         finally:
-            for module, name, buffer, version, content in before:
+            for module, name, buffer, content in before:
                 module._buffers[name] = buffer
-                # Untouched buffers are not written: a graph built inside may still need them for its backward pass.
-                if buffer._version != version:
-                    with torch.no_grad():
-                        buffer.copy_(content)
+                # Through `data`, so that a graph built inside does not see a buffer it needs as modified.
+                buffer.data.copy_(content)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:

@@ -7,13 +7,15 @@ copy imports, but knows 141 models instead of 206; and uninstalling torchattacks
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
-from importlib.metadata import Distribution, PackagePath
+from importlib.metadata import Distribution
+from pathlib import Path
 
 PACKAGES = ("timm", "torchattacks", "pyautoattack", "robustbench")
 """Distributions whose traps are known."""
@@ -66,17 +68,19 @@ def _distribution(name: str, where: Sequence[str]) -> Distribution | None:
 
 def _overwritten(robustbench: Distribution, torchattacks: Distribution | None) -> Iterator[Problem]:
     """Compare robustbench's files with the hashes of its own RECORD, and explain differences by torchattacks'."""
-    foreign = {str(file): file for file in _own_files(torchattacks)} if torchattacks is not None else {}
-    changed = [file for file in _own_files(robustbench) if not _matches(robustbench, file)]
+    own = _recorded(robustbench)
+    foreign = _recorded(torchattacks) if torchattacks is not None else {}
+    on_disk = {name: _sha256(robustbench, name) for name in own}
+    changed = [name for name in own if on_disk[name] != own[name]]
     if not changed:
         return
-    stale = [file for file in changed if str(file) in foreign and _matches(robustbench, foreign[str(file)])]
-    names = ", ".join(str(file) for file in changed[:3]) + (", ..." if len(changed) > 3 else "")
+    stale = [name for name in changed if on_disk[name] is not None and on_disk[name] == foreign.get(name)]
+    names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
     fix = f"pip install --force-reinstall --no-deps robustbench=={robustbench.version}"
-    if stale:
+    if stale and torchattacks is not None:
         what = (
-            f"torchattacks {torchattacks.version if torchattacks else ''} overwrote {len(stale)} files of robustbench "
-            f"{robustbench.version} with an older copy ({names}); part of its model zoo is missing"
+            f"torchattacks {torchattacks.version} overwrote {len(stale)} files of robustbench {robustbench.version} "
+            f"with an older copy ({names}); part of its model zoo is missing"
         )
         yield Problem("robustbench-overwritten", what, fix)
     else:
@@ -84,19 +88,26 @@ def _overwritten(robustbench: Distribution, torchattacks: Distribution | None) -
         yield Problem("robustbench-damaged", what, fix)
 
 
-def _own_files(distribution: Distribution) -> list[PackagePath]:
-    return [file for file in distribution.files or () if file.parts[0] == "robustbench" and file.hash is not None]
+def _recorded(distribution: Distribution) -> dict[str, str]:
+    """The files below `robustbench/` that a distribution installed, with their hashes.
+
+    RECORD is read as text because `Distribution.files` hides missing files from Python 3.12 on.
+    """
+    rows = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+    return {
+        row[0]: row[1].removeprefix("sha256=")
+        for row in rows
+        if len(row) >= 2 and row[0].startswith("robustbench/") and row[1].startswith("sha256=")
+    }
 
 
-def _matches(distribution: Distribution, file: PackagePath) -> bool:
-    """Whether the file on disk has the hash that RECORD gives for it."""
-    assert file.hash is not None
+def _sha256(distribution: Distribution, name: str) -> str | None:
+    """Hash of a file as RECORD writes it, None if it cannot be read."""
     try:
-        content = file.locate().read_bytes()  # type: ignore[attr-defined]
+        content = Path(str(distribution.locate_file(name))).read_bytes()
     except OSError:
-        return False
-    digest = hashlib.new(file.hash.mode, content).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == file.hash.value
+        return None
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
 def _stand_ins(where: Sequence[str]) -> Iterator[Problem]:
@@ -114,7 +125,7 @@ def _stand_ins(where: Sequence[str]) -> Iterator[Problem]:
 
 
 def _foreign_tests(robustbench: Distribution) -> Iterator[Problem]:
-    if any(file.parts[0] == "tests" for file in robustbench.files or ()):
+    if any(line.startswith("tests/") for line in (robustbench.read_text("RECORD") or "").splitlines()):
         yield Problem(
             "robustbench-tests",
             f"robustbench {robustbench.version} installs a top-level package called tests",

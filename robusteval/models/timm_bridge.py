@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from robusteval.models.architectures import Architecture
@@ -51,6 +52,9 @@ class TimmArchitecture(Architecture[TimmParams]):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 network: nn.Module = timm.create_model(self.model_name, **options)
+                # Many networks can be built for images that they cannot take; training would notice late.
+                with torch.no_grad():
+                    network.eval()(torch.zeros(1, *input_shape))
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "; is the network reachable, and does the model have weights?" if pretrained else ""
@@ -58,7 +62,7 @@ class TimmArchitecture(Architecture[TimmParams]):
                 f"timm cannot build {self.model_name!r} for {channels} x {height} x {width} images"
                 f"{' with pretrained weights' if pretrained else ''}: {reason}{hint}"
             ) from error
-        return network
+        return network.train()
 
 
 def timm_architecture(name: str) -> type[TimmArchitecture]:

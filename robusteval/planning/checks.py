@@ -64,6 +64,7 @@ class _Check:
         self.source = source
         self.findings = Findings()
         self._rows: dict[str, int] = {}
+        self._architecture: Component | None = None
 
     # -- reading parts ---------------------------------------------------------------------------------------------
 
@@ -110,12 +111,19 @@ class _Check:
         spec = self._part(TrainSpec, "train")
         if spec is None:
             return
-        if self._component("architecture", spec.architecture, ("train", "architecture")):
-            self._try(("train", "architecture"), lambda: targets.resolve_architecture(spec.architecture))
+        where: Loc = ("train", "architecture")
+        if self._component("architecture", spec.architecture, where):
+            self._architecture = self._try(where, lambda: targets.resolve_architecture(spec.architecture))
         data = anchored(spec.data, self.source.path)
         if self._component("dataset", spec.data, ("train", "data")):
             self.findings.dataset = self._try(("train", "data"), lambda: _opened(data))
         self._domains(spec.domains, ("train", "domains"))
+        dataset = self.findings.dataset
+        if self._architecture is not None and dataset is not None:
+            side, smallest = min(dataset.image_shape[1:]), targets.smallest_image(self._architecture)
+            if side < smallest:
+                text = f"{spec.architecture.name!r} takes images from {smallest} px up, the data has {side} px"
+                self._say(where, text + "; choose another architecture or larger images")
 
     def _domains(self, names: tuple[str, ...], loc: Loc) -> None:
         for index, name in enumerate(names):
@@ -176,25 +184,16 @@ class _Check:
             self._say(("methods", self._rows[row], "start"), f"starts in a circle: {chain}; one row must start fresh")
 
     def _weights(self, text: str, path: Path, loc: Loc) -> None:
-        header = self._try(loc, lambda: targets.checkpoint_header(path))
-        if header is None:
+        info = self._try(loc, lambda: targets.inspect_checkpoint(path, source=text))
+        if info is None:
             return
         self.findings.weights[text] = path
         dataset = self.findings.dataset
-        if dataset is None:
-            return
-        if header.classes != len(dataset.classes):
-            self._say(
-                loc,
-                f"checkpoint {text!r} tells {header.classes} classes apart, the data has {len(dataset.classes)}; "
-                f"give a checkpoint trained on the same classes",
-            )
-        elif tuple(header.input_shape) != tuple(dataset.image_shape):
-            self._say(
-                loc,
-                f"checkpoint {text!r} takes images of {tuple(header.input_shape)}, the data has "
-                f"{tuple(dataset.image_shape)}; give a checkpoint of the same input size",
-            )
+        if dataset is not None:
+            self._try(loc, lambda: targets.check_fits(info, dataset, source=text))
+        if self._architecture is not None and self._architecture != info.architecture:
+            ours, theirs = _spelled(self._architecture), _spelled(info.architecture)
+            self._say(loc, f"checkpoint {text!r} is a {theirs}, this suite trains a {ours}; make them the same")
 
     def slices(self) -> None:
         """Domains and counts of the two halves of the table."""
@@ -282,6 +281,11 @@ def _opened(component: Component) -> Dataset[Any]:
     dataset = targets.open_dataset(component)
     _ = (dataset.domains, dataset.classes, dataset.image_shape)
     return dataset
+
+
+def _spelled(component: Component) -> str:
+    inner = ", ".join(f"{name} {value}" for name, value in component.params.items())
+    return component.name + (f" ({inner})" if inner else "")
 
 
 def _on_cycles(starts: Mapping[str, str]) -> list[str]:

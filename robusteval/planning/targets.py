@@ -8,26 +8,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from robusteval.schema.registry import Registry
 from robusteval.schema.types import Component, Frozen, JsonValue, ThreatModel
 
 if TYPE_CHECKING:
     from robusteval.data.imageset import Dataset, Split
+    from robusteval.models.checkpoint_info import CheckpointInfo
     from robusteval.schema.cells import DataSlice
-
-
-class CheckpointHeader(Protocol):
-    """What a checkpoint says about its model."""
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
 
 
 def _call(target: str, *arguments: Any, **options: Any) -> Any:
@@ -67,7 +56,7 @@ def resolve_method(name: str, params: Mapping[str, JsonValue]) -> Component:
 
 def resolve_attack(component: Component, threat: ThreatModel) -> Component:
     """Attack with every parameter present, checked against the threat model."""
-    found: Component = _call("robusteval.attacks.resolve:resolve_attack", component, threat)
+    found: Component = _call("robusteval.attacks.base:resolve_attack", component, threat)
     return found
 
 
@@ -97,7 +86,18 @@ def make_slice(
     return found
 
 
-def checkpoint_header(path: Path) -> CheckpointHeader:
-    """What a checkpoint file says about its model; no weights are read."""
-    found: CheckpointHeader = _call("robusteval.models.headers:read_header", path)
+def smallest_image(component: Component) -> int:
+    """Smallest image side that an architecture takes, in pixels."""
+    found: int = _call("robusteval.models.build:load_architecture", component).smallest
     return found
+
+
+def inspect_checkpoint(path: Path, source: str) -> CheckpointInfo:
+    """What a checkpoint file says about its model; no weights are read."""
+    found: CheckpointInfo = _call("robusteval.models.checkpoint_info:inspect_checkpoint", path, source=source)
+    return found
+
+
+def check_fits(info: CheckpointInfo, dataset: Dataset[Any], source: str) -> None:
+    """Refuse a checkpoint whose classes or image shape are not those of the data."""
+    _call("robusteval.models.checkpoint_info:check_fits", info, dataset.classes, dataset.image_shape, source=source)

@@ -97,12 +97,16 @@ class Registry(Generic[T]):
         self.check(name)
         for prefix, family in self._families.items():
             if name.startswith(prefix):
-                member: T = _load_target(family.target)(name[len(prefix) :])
+                member: T = load_target(family.target)(name[len(prefix) :])
                 return member
-        loaded: T = _load_target(self.entries()[name].target)
+        loaded: T = load_target(self.entries()[name].target)
         return loaded
 
 
-def _load_target(target: str) -> Any:
+def load_target(target: str) -> Any:
+    """Import and return `package.module:attribute`.
+
+    A name in a string keeps heavy packages out of the import graph of the floors that must stay light.
+    """
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -24,6 +24,12 @@ class Box:
         """The box of that size with that centre."""
         return cls(centre[0] - width / 2, centre[1] - height / 2, centre[0] + width / 2, centre[1] + height / 2)
 
+    @classmethod
+    def spanning(cls, start: Place, end: Place, margin: float) -> Box:
+        """The box around two places with a margin on every side."""
+        (left, right), (bottom, top) = sorted((start[0], end[0])), sorted((start[1], end[1]))
+        return cls(left - margin, bottom - margin, right + margin, top + margin)
+
     def overlap(self, other: Box) -> float:
         """Area that both cover."""
         width = min(self.right, other.right) - max(self.left, other.left)
@@ -93,6 +99,15 @@ def _candidates(anchor: Place, size: tuple[float, float], gap: float) -> list[Pl
 
 def _cost(box: Box, anchor: Place, labels: Sequence[Box], obstacles: Sequence[Box], frame: Box) -> float:
     area = box.area()
-    covered = 20.0 * sum(box.overlap(other) for other in labels) + 6.0 * sum(box.overlap(other) for other in obstacles)
-    outside = 12.0 * (area - box.overlap(frame))
-    return (covered + outside) / area + math.dist(box.nearest(anchor), anchor) / (4.0 * (box.top - box.bottom))
+    covered = sum(box.overlap(other) for other in labels) / area
+    hidden = sum(box.overlap(other) for other in obstacles) / area
+    outside = max(0.0, 1.0 - box.overlap(frame) / area - 1e-6)
+    # Touching another label or leaving the frame at all costs more than any distance.
+    forbidden = 100.0 * (covered > 0.0) + 50.0 * (outside > 0.0)
+    return (
+        forbidden
+        + 20.0 * covered
+        + 12.0 * outside
+        + 6.0 * hidden
+        + math.dist(box.nearest(anchor), anchor) / (4.0 * (box.top - box.bottom))
+    )

@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,10 +166,10 @@ def _panel(table: SuiteTable, axes: Axes, pair: tuple[str, str], points: list[_P
     if set(pair) in _SAME_KIND:
         axes.axline((0, 0), (100, 100), color=_SOFT, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
     front = set(front_rows(table, pair))
-    _stairs(axes, pair, [point for point in points if point.name in front])
+    line = _stairs(axes, pair, [point for point in points if point.name in front])
     for point in points:
         _mark(axes, point, point.name in front)
-    _labels(axes, points)
+    _labels(axes, points, line)
 
 
 def _limits(spans: list[tuple[float, float, float]], column: str) -> tuple[float, float]:
@@ -181,29 +182,32 @@ def _limits(spans: list[tuple[float, float, float]], column: str) -> tuple[float
 
 def _ticks(axes: Axes, pair: tuple[str, str]) -> None:
     """Plain numbers on both axes, and none beyond 0 and 100 percent."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
     for column, axis in zip(pair, (axes.xaxis, axes.yaxis), strict=True):
         low, high = axis.get_view_interval()
         if column in COSTS:
             narrow = high < 30 * low
             axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if narrow else (1, 3)))
-            axis.set_minor_formatter(NullFormatter())
+            axis.set_minor_locator(NullLocator())
         else:
             found = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]).tick_values(max(low, 0.0), min(high, 100.0))
             axis.set_ticks([float(tick) for tick in found if max(low, 0.0) <= tick <= min(high, 100.0)])
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
-def _stairs(axes: Axes, pair: tuple[str, str], points: list[_Point]) -> None:
+def _stairs(axes: Axes, pair: tuple[str, str], points: list[_Point]) -> list[tuple[float, float]]:
+    """Draw the line that bounds what the front dominates; returns its vertices."""
     signs = [-1.0 if column in COSTS else 1.0 for column in pair]
     limits = (axes.get_xlim(), axes.get_ylim())
     # The corner lies where both columns are worst: low accuracy, high cost.
     worst = [sign * bounds[0 if sign > 0 else 1] for sign, bounds in zip(signs, limits, strict=True)]
     line = staircase([(signs[0] * p.x[0], signs[1] * p.y[0]) for p in points], (worst[0], worst[1]))
+    line = [(signs[0] * x, signs[1] * y) for x, y in line]
     if line:
-        xs, ys = [signs[0] * x for x, _ in line], [signs[1] * y for _, y in line]
+        xs, ys = [x for x, _ in line], [y for _, y in line]
         axes.plot(xs, ys, color=_INK, linewidth=1.0, alpha=0.45, zorder=2, solid_joinstyle="miter")
+    return line
 
 
 def _colour(point: _Point) -> str:
@@ -231,7 +235,7 @@ def _mark(axes: Axes, point: _Point, filled: bool) -> None:
     )  # fmt: skip
 
 
-def _labels(axes: Axes, points: list[_Point]) -> None:
+def _labels(axes: Axes, points: list[_Point], line: list[tuple[float, float]]) -> None:
     """Write each method's name beside its marker; a thin line leads to names that had to move away."""
     from matplotlib.patheffects import withStroke
 
@@ -245,6 +249,8 @@ def _labels(axes: Axes, points: list[_Point]) -> None:
     sizes = [(float(extent.width), float(extent.height)) for extent in extents]
     anchors = [_pixels(axes, (point.x[0], point.y[0])) for point in points]
     obstacles = [bar for point in points for bar in _bars(axes, point, scale)]
+    corners = [_pixels(axes, corner) for corner in line]
+    obstacles += [Box.spanning(start, end, scale) for start, end in pairwise(corners)]
     frame = axes.get_window_extent()
     inside = Box(frame.x0, frame.y0, frame.x1, frame.y1)
     centres = place_labels(anchors, sizes, obstacles, inside, gap=7.0 * scale)
@@ -268,9 +274,5 @@ def _bars(axes: Axes, point: _Point, scale: float) -> list[Box]:
     (x, left, right), (y, bottom, top) = point.x, point.y
     corners = [(x, y), (left, y), (right, y), (x, bottom), (x, top)]
     centre, west, east, south, north = [_pixels(axes, corner) for corner in corners]
-    thin = 2.0 * scale
-    return [
-        Box.around(centre, 9.0 * scale, 9.0 * scale),
-        Box(west[0], centre[1] - thin, east[0], centre[1] + thin),
-        Box(centre[0] - thin, south[1], centre[0] + thin, north[1]),
-    ]
+    marker = Box.around(centre, 9.0 * scale, 9.0 * scale)
+    return [marker, Box.spanning(west, east, 2.0 * scale), Box.spanning(south, north, 2.0 * scale)]

@@ -13,7 +13,7 @@ from robusteval.schema.errors import UsageError
 from robusteval.store.scratch import Scratch
 
 
-class Stop(Exception):
+class KilledError(Exception):
     """Ends a run from its progress callback."""
 
 
@@ -110,10 +110,10 @@ def test_a_killed_run_resumes_to_the_same_weights(network, stripes, tmp_path, we
 
     def kill(fraction, what):
         if what.startswith("epoch 3") and fraction > 0.6:
-            raise Stop
+            raise KilledError
 
     scratch = Scratch(tmp_path)
-    with pytest.raises(Stop):
+    with pytest.raises(KilledError):
         train(advstyle.AdvStyle(params), model=network(0), scratch=scratch, progress=kill, **data)
     again = train(advstyle.AdvStyle(params), model=network(0), scratch=scratch, **data)
     assert same_bits(weights_of(whole.model), weights_of(again.model))
@@ -146,7 +146,8 @@ def test_default_positions_are_stem_pool_and_stages():
     model = wrap(Staged())
     shapes = advstyle.feature_maps(model)
     assert advstyle.default_positions(model.network, shapes) == ("conv1", "maxpool", "layer1", "layer2")
-    wrapped = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)), nn.Flatten(), nn.Linear(64, 2))
+    features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    wrapped = nn.Sequential(features, nn.Flatten(), nn.Linear(64, 2))
     model = wrap(wrapped)
     assert advstyle.default_positions(wrapped, advstyle.feature_maps(model)) == ("0.0", "0.2")
 

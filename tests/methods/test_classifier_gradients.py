@@ -12,6 +12,10 @@ from torch.nn.functional import cross_entropy
 from robusteval.methods.classifier_gradients import ClassifierGradients, domain_weights, inconsistency
 
 
+def equal(n):
+    return torch.full((n,), 1 / n, dtype=torch.float64)
+
+
 def draw(n=6, classes=3, width=5, seed=0, bias=True):
     generator = torch.Generator().manual_seed(seed)
     head = nn.Linear(width, classes, bias=bias).double()
@@ -62,7 +66,7 @@ def test_closed_form_equals_autograd_per_example(bias):
 def test_the_penalty_equals_its_definition(bias):
     head, features, labels = draw(bias=bias)
     other = features + torch.randn(features.shape, generator=torch.Generator().manual_seed(9)).double()
-    weights = torch.full((6,), 1 / 6, dtype=torch.float64)
+    weights = equal(6)
     found = inconsistency(gradients_of(head, features, labels), gradients_of(head, other, labels), weights)
     expected = written_out(per_example(head, features, labels), per_example(head, other, labels), head)
     assert found.item() == pytest.approx(expected.item(), rel=1e-9)
@@ -89,13 +93,11 @@ def test_equal_halves_leave_only_the_norms():
 def test_repeating_the_batch_does_not_change_the_penalty():
     head, features, labels = draw()
     moved = features + 0.5
-    once = inconsistency(
-        gradients_of(head, features, labels), gradients_of(head, moved, labels), torch.full((6,), 1 / 6, dtype=torch.float64)
-    )
+    once = inconsistency(gradients_of(head, features, labels), gradients_of(head, moved, labels), equal(6))
     twice = inconsistency(
         gradients_of(head, features.repeat(2, 1), labels.repeat(2)),
         gradients_of(head, moved.repeat(2, 1), labels.repeat(2)),
-        torch.full((12,), 1 / 12, dtype=torch.float64),
+        equal(12),
     )
     assert twice.item() == pytest.approx(once.item(), rel=1e-9)
 
@@ -103,9 +105,7 @@ def test_repeating_the_batch_does_not_change_the_penalty():
 def test_the_gradient_reaches_the_features_and_the_head():
     head, features, labels = draw()
     features.requires_grad_()
-    found = inconsistency(
-        gradients_of(head, features, labels), gradients_of(head, features * 1.5, labels), torch.full((6,), 1 / 6, dtype=torch.float64)
-    )
+    found = inconsistency(gradients_of(head, features, labels), gradients_of(head, features * 1.5, labels), equal(6))
     grads = torch.autograd.grad(found, [features, head.weight, head.bias])
     assert all(grad.abs().sum() > 0 for grad in grads)
     parameters = (features.detach(), head.weight.detach(), head.bias.detach())
@@ -113,7 +113,7 @@ def test_the_gradient_reaches_the_features_and_the_head():
     def penalty(phi, weight, bias):
         original = ClassifierGradients.of(phi @ weight.T + bias, labels, phi)
         perturbed = ClassifierGradients.of(1.5 * phi @ weight.T + bias, labels, 1.5 * phi)
-        return inconsistency(original, perturbed, torch.full((6,), 1 / 6, dtype=torch.float64))
+        return inconsistency(original, perturbed, equal(6))
 
     assert torch.autograd.gradcheck(penalty, [value.requires_grad_() for value in parameters])
 
