@@ -99,6 +99,13 @@ class Attack(ABC, Generic[P]):
         """The attacks that this one runs one after the other, each on what the earlier ones left standing."""
         return (self,)
 
+    def check_model(self, model: Classifier) -> None:
+        """Refuse a model that the attack cannot work on, before any pass is spent.
+
+        Raises:
+            UsageError: such as too few classes for a loss.
+        """
+
     def observe(self, symptom: str, examples: Tensor) -> None:
         """Count the examples (a bool tensor) that show `symptom`; called from `run`."""
         self._symptoms[symptom] += int(examples.sum())
@@ -121,6 +128,7 @@ class Attack(ABC, Generic[P]):
         Raises:
             CellError: the inputs or the attack's output break the contract (NaN, wrong shape, outside the box).
         """
+        self.check_model(model)
         check_inputs(self.name, model, images, labels, keys)
         self._symptoms = Counter()
         before = model.passes.snapshot()

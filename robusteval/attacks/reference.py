@@ -76,6 +76,11 @@ class AutoAttackReference(Attack[AutoAttackParams]):
         """See `Attack.stages`."""
         return tuple(_stage(name)(self.params, self.threat) for name in self.params.order)
 
+    def check_model(self, model: Classifier) -> None:
+        """See `Attack.check_model`."""
+        for member in self.params.order:
+            _check_model(member, self.threat, model)
+
     def run(self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int) -> Tensor:
         """See `Attack.run`."""
         proposed = images.clone()
@@ -105,9 +110,12 @@ class AutoAttackStage(Attack[AutoAttackParams]):
     member: ClassVar[StageName]
     """Which attack of the library."""
 
+    def check_model(self, model: Classifier) -> None:
+        """See `Attack.check_model`."""
+        _check_model(self.member, self.threat, model)
+
     def run(self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int) -> Tensor:
         """See `Attack.run`."""
-        _check_model(self.member, self.threat, model)
         proposed = images.clone()
         for first in range(0, len(labels), self.params.chunk):
             part = slice(first, first + self.params.chunk)

@@ -99,10 +99,10 @@ _LOOPS: dict[str, Callable[[dict[str, Any], int], tuple[int, int]]] = {
     "VANILA": lambda _kwargs, _classes: (0, 0),
     "GN": lambda _kwargs, _classes: (0, 0),
     "Square": lambda kwargs, _classes: (kwargs["n_queries"] * kwargs["n_restarts"] + 2, 0),
-    "AutoAttack": lambda _kwargs, classes: (5000 + 11 + 11 * classes + 20 * classes, 11 + 11 * classes + 10 * classes),
+    "AutoAttack": lambda kwargs, classes: _ensemble_passes(str(kwargs["version"]), classes),
     "SPSA": lambda kwargs, _classes: (2 * kwargs["nb_sample"] * kwargs["nb_iter"], 0),
     "OnePixel": lambda kwargs, _classes: (5 * kwargs["pixels"] * kwargs["popsize"] * (kwargs["steps"] + 1), 0),
-    "Pixle": lambda kwargs, _classes: (kwargs["restarts"] * kwargs["max_iterations"], 0),
+    "Pixle": lambda kwargs, _classes: ((kwargs["restarts"] + 1) * (kwargs["max_iterations"] + 1), 0),
     "EADL1": lambda kwargs, _classes: _elastic_net_passes(kwargs),
     "EADEN": lambda kwargs, _classes: _elastic_net_passes(kwargs),
     "FAB": lambda kwargs, classes: (2 * _iterations(kwargs) + 4, classes * _iterations(kwargs)),
@@ -124,6 +124,15 @@ def _iterations(kwargs: dict[str, Any]) -> int:
     for key in ("eot_iter", "n_restarts", "noise_batch_size", "m"):
         steps *= int(kwargs.get(key, 1))
     return steps * (int(kwargs.get("N", 0)) + 1)
+
+
+def _ensemble_passes(version: str, classes: int) -> tuple[int, int]:
+    """The library's own AutoAttack: 10 steps, all K - 1 targets, 5000 queries, 5 restarts in `plus`."""
+    if version == "rand":
+        return 450, 440
+    restarts = 5 if version == "plus" else 1
+    forward = 5010 + restarts * 15 * 3 + 50 * classes
+    return forward, restarts * (11 * 2 + 10 * classes) + 22 * classes
 
 
 def _elastic_net_passes(kwargs: dict[str, Any]) -> tuple[int, int]:

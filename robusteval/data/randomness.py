@@ -67,7 +67,7 @@ def keyed_words(keys: Tensor, count: int, *, seed: int, purpose: str) -> Tensor:
     width = max(1, (_CACHED if keys.device.type == "cpu" else _LAUNCHED) // max(1, len(keys)))
     parts = [
         torch.stack(philox4x32((some, torch.zeros_like(some), low, high), key), dim=-1).flatten(1)
-        for some in blocks.split(width, dim=1)
+        for some in torch.split(blocks, width, dim=1)
     ]
     return torch.cat(parts, dim=1)[:, :count]
 

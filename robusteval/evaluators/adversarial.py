@@ -99,6 +99,8 @@ class AdversarialEvaluator(Evaluator[AdversarialParams]):
             raise UsageError("the adversarial evaluator needs a threat model: a norm and an epsilon")
         check_fit(model, data)
         stages = plan_stages(self.params.attacks, context.threat, model.classes)
+        for stage in stages:
+            stage.attack.check_model(model)
         run = _Run(self.params, model, data, context, stages)
         with model.frozen():
             run.predict_clean()

@@ -20,7 +20,7 @@ from robusteval.methods.style_layer import StyleLayer, Variant
 from robusteval.models.classifier import Classifier
 from robusteval.schema.digest import stable_int
 from robusteval.schema.errors import UsageError, unknown_name
-from robusteval.schema.types import NonNegativeFloat
+from robusteval.schema.types import NonNegativeFloat, PositiveFloat
 
 ASCENT_STEPS = 3
 """Steps on the scales alone before each step on the network, with `ascent: separate`."""
@@ -29,8 +29,8 @@ ASCENT_STEPS = 3
 class Params(MethodParams):
     """Hyper-parameters of AdvStyle."""
 
-    lr: float = 0.05
-    """Peak learning rate; the paper fine-tunes an ImageNet model with 0.001."""
+    lr: PositiveFloat = 0.02
+    """Peak learning rate; the scales learn `adv_weight` times as fast. The paper fine-tunes ImageNet models with 0.001."""
     after: tuple[str, ...] = ()
     """Modules (`robusteval describe` names them) behind which a layer is put; by default the first convolution, a
     `maxpool` after it and every stage, as in the paper's main configuration."""

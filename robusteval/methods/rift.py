@@ -26,7 +26,7 @@ from robusteval.data.batches import Batch, DeviceSet
 from robusteval.methods.base import Method, MethodParams, TrainingRun
 from robusteval.methods.batch_norm import freeze_batch_norm
 from robusteval.methods.criticality import AscentSettings, candidates, module_criticality
-from robusteval.methods.validation import clean_accuracy, robust_accuracy
+from robusteval.methods.validation import robust_accuracy
 from robusteval.models.classifier import Classifier
 from robusteval.models.state import lerp_state
 from robusteval.schema.digest import stable_int
@@ -228,13 +228,11 @@ class Rift(Method[Params]):
             parameter.requires_grad_(flag)
 
     def _measure(self, run: TrainingRun, a: float) -> dict[str, float]:
-        return {
-            "a": a,
-            "clean_accuracy": clean_accuracy(run.model, run.validation),
-            "robust_accuracy": robust_accuracy(
-                run.model, run.validation, norm=Norm.LINF, epsilon=float(self.params.epsilon), seed=run.seed
-            ),
-        }
+        accuracy, loss = clean_scores(run.model, run.validation)
+        robust = robust_accuracy(
+            run.model, run.validation, norm=Norm.LINF, epsilon=float(self.params.epsilon), seed=run.seed
+        )
+        return {"a": a, "clean_accuracy": accuracy, "clean_loss": loss, "robust_accuracy": robust}
 
     @classmethod
     def passes(cls, params: Any) -> tuple[float, float]:
@@ -264,15 +262,29 @@ def copy_of(model: Classifier) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+@torch.no_grad()
+def clean_scores(model: Classifier, data: DeviceSet) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy on `data`, in evaluation mode."""
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    total = torch.zeros((), device=data.device)
+    with model.mode(training=False):
+        for batch in data.in_order(ATTACK_BATCH):
+            logits = model(batch.images)
+            correct += (logits.argmax(dim=1) == batch.labels).sum()
+            total += cross_entropy(logits, batch.labels, reduction="sum")
+    return float(correct) / len(data), float(total) / len(data)
+
+
 def choose(curve: list[dict[str, float]], tolerance: float) -> dict[str, float]:
     """The point of largest clean accuracy among those that lose at most `tolerance` of the start's robust accuracy.
 
-    Of equally accurate points the more robust one is taken, then the one nearest to the start. The start qualifies.
+    Of equally accurate points the one with the smallest clean loss is taken, because accuracy saturates on small
+    validation sets; then the one nearest to the start. The start qualifies.
 
     Args:
-        curve: points with `a`, `clean_accuracy` and `robust_accuracy` in [0, 1]; the first is the start.
+        curve: points with `a`, `clean_accuracy`, `clean_loss` and `robust_accuracy`; the first is the start.
         tolerance: fraction of the validation examples.
     """
     rounding = 1e-9
     kept = [point for point in curve if point["robust_accuracy"] >= curve[0]["robust_accuracy"] - tolerance - rounding]
-    return max(kept, key=lambda point: (point["clean_accuracy"], point["robust_accuracy"], -point["a"]))
+    return max(kept, key=lambda point: (point["clean_accuracy"], -point["clean_loss"], -point["a"]))

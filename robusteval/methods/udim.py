@@ -31,7 +31,7 @@ from robusteval.methods.optimizers import load_optimizer_tensors, optimizer_tens
 from robusteval.methods.validation import clean_accuracy
 from robusteval.models.classifier import Classifier
 from robusteval.models.heads import features_and_logits, find_head
-from robusteval.schema.types import Fraction01, NonNegativeFloat
+from robusteval.schema.types import Fraction01, NonNegativeFloat, PositiveFloat
 
 
 class Params(MethodParams):
@@ -39,7 +39,7 @@ class Params(MethodParams):
 
     optimizer: Literal["sgd", "adam"] = "adam"
     """Optimiser; Adam in the paper."""
-    lr: float = 1e-3
+    lr: PositiveFloat = 1e-3
     """Learning rate; the paper fine-tunes ImageNet models with 3e-5."""
     weight_decay: NonNegativeFloat = 1e-4
     """L2 penalty."""

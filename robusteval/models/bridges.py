@@ -154,6 +154,7 @@ def _pkg_resources_stand_in() -> types.ModuleType:
     return module
 
 
+_DRIVE = "https://drive.google.com/file/d/"
 _ZOO_INPUTS = {"cifar10": (10, (3, 32, 32)), "cifar100": (100, (3, 32, 32)), "imagenet": (1000, (3, 224, 224))}
 
 
@@ -232,25 +233,34 @@ def _fetch_zoo_weights(drive_id: str | list[str] | None, path: Path) -> None:
     for target, part in parts.items():
         if not target.exists():
             _download(part, target)
-        with target.open("rb") as file:
-            kind = file_kind(file.read(512))
-        if kind not in ("zip", "pickle"):
-            raise CheckpointError(
-                f"{target}: this is {'a web page' if kind == 'html' else 'not a file of weights'}; delete it, "
-                f"then download https://drive.google.com/file/d/{part} by hand and put it there"
-            )
+        _check_zoo_file(target, f"delete it, then download {_DRIVE}{part} by hand and put it there")
+
+
+def _check_zoo_file(path: Path, repair: str) -> None:
+    """Google Drive answers with a web page when its quota is used up, and robustbench saves that as the weights."""
+    with path.open("rb") as file:
+        kind = file_kind(file.read(512))
+    if kind not in ("zip", "pickle"):
+        raise CheckpointError(
+            f"{path}: this is {'a web page' if kind == 'html' else 'not a file of weights'}; {repair}"
+        )
 
 
 def _download(drive_id: str, target: Path) -> None:
+    utilities = sys.modules["robustbench.utils"]
+    # The old copy of robustbench inside torchattacks has only the old function.
+    fetch = getattr(utilities, "download_gdrive_new", None) or utilities.download_gdrive
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.part")
     try:
         with redirect_stdout(sys.stderr):  # robustbench and gdown print; standard output is for results
-            sys.modules["robustbench.utils"].download_gdrive_new(drive_id, str(partial))
+            fetch(drive_id, str(partial))
+        _check_zoo_file(partial, "Google Drive did not hand out the file")
         partial.replace(target)
     except Exception as error:
-        partial.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot download the weights of {target.stem}: {_first_line(error)}; without a network, put the file "
-            f"https://drive.google.com/file/d/{drive_id} at {target}"
+            f"{_DRIVE}{drive_id} at {target}"
         ) from error
+    finally:
+        partial.unlink(missing_ok=True)

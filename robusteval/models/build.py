@@ -31,7 +31,7 @@ def load_architecture(component: Component) -> Architecture[Any]:
         where = ".".join(map(str, first["loc"])) or "parameters"
         valid = ", ".join(kind.Params.model_fields) or "none"
         raise UsageError(
-            f"architecture {component.name!r}: {where}: {first['msg']}; parameters: {valid} "
+            f"architecture {component.name!r}: {where}: {first['msg'].removeprefix('Value error, ')}; parameters: {valid} "
             f"(robusteval describe {component.name})"
         ) from None
 

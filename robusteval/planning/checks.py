@@ -64,6 +64,7 @@ class _Check:
         self.source = source
         self.findings = Findings()
         self._rows: dict[str, int] = {}
+        self._rows_known = True
         self._architecture: Component | None = None
 
     # -- reading parts ---------------------------------------------------------------------------------------------
@@ -142,6 +143,7 @@ class _Check:
             loc = ("methods", index)
             spec = self._part(MethodSpec, *loc)
             if spec is None:
+                self._rows_known = False
                 continue
             if spec.row in self._rows:
                 where = self.source.line(("methods", self._rows[spec.row]))
@@ -154,6 +156,8 @@ class _Check:
     def _method(self, spec: MethodSpec, loc: Loc) -> None:
         found = self._component("method", Component(name=spec.method, params=spec.params), loc, "method")
         if found is None:
+            # A row may be called by a name that is still to be corrected; what refers to it is judged then.
+            self._rows_known &= spec.label is not None or spec.method in targets.registry("method")
             return
         if found.start == "required" and spec.start is None:
             text = f"method {spec.method!r} needs a 'start': the label of another row, or a .safetensors file"
@@ -176,7 +180,7 @@ class _Check:
                 starts[row] = spec.start
             elif path is not None:
                 self._weights(spec.start, path, loc)
-            else:
+            elif self._rows_known:
                 others = [name for name in self._rows if name != row]
                 self._say(loc, unknown_name("start row", spec.start, others) + ", or give a .safetensors file")
         for row in _on_cycles(starts):
@@ -258,7 +262,7 @@ class _Check:
             if seed in seeds[:index]:
                 self._say(("seeds", index), f"seed {seed} is listed twice; keep one")
         score = self._part(ScoreSpec, "score")
-        if score and score.baseline is not None and self._rows and score.baseline not in self._rows:
+        if score and score.baseline is not None and self._rows_known and score.baseline not in self._rows:
             self._say(("score", "baseline"), unknown_name("baseline row", score.baseline, self._rows))
         self._part(EvaluateSpec, "evaluate")
 

@@ -93,9 +93,9 @@ def _validate(source: Source) -> tuple[list[Problem], SuiteSpec | None]:
     try:
         return [], SuiteSpec.model_validate(source.value)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        problems = explain(error, SuiteSpec, source)
-        return [problem for problem, detail in zip(problems, details, strict=True) if detail["loc"]], None
+        # What is wrong with the suite as a whole only shows when all parts are right; the checks know its line.
+        parts = [detail for detail in error.errors() if detail["loc"]]
+        return (explain(error, SuiteSpec, source) if parts else []), None
 
 
 def _whole(source: Source) -> list[Problem]:

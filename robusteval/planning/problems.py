@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import types
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -37,7 +38,18 @@ def explain(error: ValidationError, model: type[BaseModel], source: Source, pref
         source: the file.
         prefix: where in the file the validated value sits.
     """
-    return [_problem(detail, model, source, prefix) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    return [_problem(detail, model, source, prefix) for detail in details if not _is_told_already(detail, details)]
+
+
+def _is_told_already(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
+    """Whether another error says the same: a missing key stands there misspelt, a list is short of its wrong items."""
+    loc = tuple(detail["loc"])
+    if detail["type"] == "too_short":
+        return any(other["loc"][: len(loc)] == loc and len(other["loc"]) > len(loc) for other in details)
+    unknown = [tuple(other["loc"]) for other in details if other["type"] == "extra_forbidden"]
+    beside = [str(other[-1]) for other in unknown if other[:-1] == loc[:-1]]
+    return detail["type"] == "missing" and bool(difflib.get_close_matches(str(loc[-1]), beside, cutoff=0.5))
 
 
 def _problem(detail: ErrorDetails, model: type[BaseModel], source: Source, prefix: Loc) -> Problem:
@@ -52,7 +64,8 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], source: Source, prefi
             text = f"missing key {key!r}{inside}; {_field_note(owner, key)}"
             return Problem(source.line((*prefix, *parent)), text)
         known = list(owner.model_fields) if owner else []
-        return Problem(source.line((*prefix, *loc)), unknown_name(f"key{inside}", key, known))
+        text = unknown_name("key", key, known).replace(f"{key!r};", f"{key!r}{inside};", 1)
+        return Problem(source.line((*prefix, *loc)), text)
     written = _written_part(source, prefix, loc)
     message = _reword(detail["msg"])
     if kind == "value_error":

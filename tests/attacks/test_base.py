@@ -227,7 +227,11 @@ class SometimesSilent(nn.Module):
 def test_nan_logits_are_an_error_of_the_model_and_flagged(trained) -> None:
     examples = trained.examples.take(torch.arange(10))
     model = Classifier(
-        SometimesSilent(examples.images, examples.labels), classes=10, input_shape=(3, 12, 12), mean=[0] * 3, std=[1] * 3
+        SometimesSilent(examples.images, examples.labels),
+        classes=10,
+        input_shape=(3, 12, 12),
+        mean=[0] * 3,
+        std=[1] * 3,
     )
     attack = Custom(lambda model, images, labels: (images + 0.01).clamp(0, 1))
     result = attack(model, examples.images, examples.labels, keys=examples.keys, seed=0)

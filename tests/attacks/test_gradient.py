@@ -49,7 +49,9 @@ def test_restarts_only_add_broken_examples_and_only_cost_survivors(trained) -> N
 
 
 def test_more_steps_and_a_larger_ball_break_no_less(trained) -> None:
-    broken = [int(run(attack_of(Norm.LINF, steps=steps, step_size="0.01"), trained).broken.sum()) for steps in (2, 5, 20)]
+    broken = [
+        int(run(attack_of(Norm.LINF, steps=steps, step_size="0.01"), trained).broken.sum()) for steps in (2, 5, 20)
+    ]
     assert broken == sorted(broken)
     assert broken[0] < broken[-1]
 

@@ -61,6 +61,12 @@ def test_a_longer_draw_begins_with_the_shorter_one(few: int, more: int) -> None:
     )
 
 
+def test_working_through_many_blocks_in_parts_changes_nothing() -> None:
+    together = keyed_words(KEYS, 40_000, seed=0, purpose="p")
+    assert torch.equal(together[2:3], keyed_words(KEYS[2:3], 40_000, seed=0, purpose="p"))
+    assert len(together.unique()) > 0.999 * together.numel()
+
+
 def test_shapes_and_types_are_those_asked_for() -> None:
     for draw in GENERATORS:
         for shape in ((), (1,), (3, 5), (2, 0)):

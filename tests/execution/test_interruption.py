@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -18,13 +17,11 @@ SUITE = "smoke"
 
 
 def start(store: Path, *arguments: str, limit_bytes: int | None = None) -> subprocess.Popen[str]:
-    def limit() -> None:
-        if limit_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-
+    limit = f"ulimit -f {limit_bytes // 1024}; " if limit_bytes else ""
+    command = [sys.executable, "-m", "robusteval", "run", SUITE, "--store", str(store), *arguments]
     return subprocess.Popen(
-        [sys.executable, "-m", "robusteval", "run", SUITE, "--store", str(store), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=limit,
+        ["bash", "-c", f'{limit}exec "$@"', "bash", *command],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
 
@@ -102,7 +99,7 @@ def test_ctrl_c_ends_with_130_and_an_intact_store(
     assert code == 130, text
     assert "Traceback" not in text
     assert digests(tmp_path).items() <= expected.items()
-    assert not [file for file in tmp_path.rglob("*.tmp")]
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.slow

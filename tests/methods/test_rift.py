@@ -101,7 +101,7 @@ def test_the_ends_of_the_line_are_exact(started, stripes, weights_of, same_bits,
 def test_a_robustness_that_no_other_point_reaches_leaves_the_start_bit_for_bit(started, stripes, weights_of, same_bits):
     class Fragile(rift.Rift):
         def _measure(self, run, a):
-            return {"a": a, "clean_accuracy": a, "robust_accuracy": 0.5 - a}
+            return {"a": a, "clean_accuracy": a, "clean_loss": 1.0 - a, "robust_accuracy": 0.5 - a}
 
     model = started()
     before = weights_of(model)
@@ -126,7 +126,7 @@ points = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=2,
 @given(points, st.sampled_from([0.0, 0.05, 0.1]))
 def test_no_admissible_point_is_more_accurate_than_the_chosen_one(pairs, tolerance):
     curve = [
-        {"a": step / (len(pairs) - 1), "clean_accuracy": clean / 20, "robust_accuracy": robust / 20}
+        {"a": step / (len(pairs) - 1), "clean_accuracy": clean / 20, "clean_loss": 1.0, "robust_accuracy": robust / 20}
         for step, (clean, robust) in enumerate(pairs)
     ]
     chosen = rift.choose(curve, tolerance)
@@ -135,11 +135,21 @@ def test_no_admissible_point_is_more_accurate_than_the_chosen_one(pairs, toleran
     assert all(clean / 20 <= chosen["clean_accuracy"] for clean, robust in pairs if robust >= limit)
 
 
-def test_ties_go_to_the_more_robust_point_and_then_to_the_nearer_one():
+@pytest.mark.parametrize(("losses", "a"), [((0.4, 0.3, 0.2), 1.0), ((0.4, 0.2, 0.2), 0.5)])
+def test_ties_go_to_the_smaller_clean_loss_and_then_to_the_nearer_point(losses, a):
     curve = [
-        {"a": a, "clean_accuracy": 0.9, "robust_accuracy": robust} for a, robust in [(0.0, 0.5), (0.5, 0.6), (1.0, 0.6)]
+        {"a": step / 2, "clean_accuracy": 0.9, "clean_loss": loss, "robust_accuracy": 0.5}
+        for step, loss in enumerate(losses)
     ]
-    assert rift.choose(curve, 0.001)["a"] == 0.5
+    assert rift.choose(curve, 0.001)["a"] == a
+
+
+def test_clean_scores_are_accuracy_and_mean_cross_entropy(network, stripes):
+    model, data = network(0).train(), stripes(40)
+    accuracy, loss = rift.clean_scores(model, data)
+    logits = model.eval()(data.batch(slice(None)).images)
+    assert accuracy == (logits.argmax(dim=1) == data.labels).float().mean().item()
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, data.labels).item(), rel=1e-6)
 
 
 def test_interpolation_is_booked_as_selection_and_criticality_as_training(started, stripes):
