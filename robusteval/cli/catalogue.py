@@ -253,7 +253,7 @@ def _cell(name: str, value: Any) -> str:
 
 def _component(component: dict[str, Any]) -> str:
     inner = _parameters(component["params"])
-    return component["name"] + (f" ({inner})" if inner else "")
+    return f"{component['name']} ({inner})" if inner else str(component["name"])
 
 
 def _parameters(params: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ class Params(MethodParams):
     """Hyper-parameters of AdvStyle."""
 
     lr: PositiveFloat = 0.02
-    """Peak learning rate; the scales learn `adv_weight` times as fast. The paper fine-tunes ImageNet models with 0.001."""
+    """Peak learning rate; the scales learn `adv_weight` times as fast. ImageNet models: 0.001 (paper)."""
     after: tuple[str, ...] = ()
     """Modules (`robusteval describe` names them) behind which a layer is put; by default the first convolution, a
     `maxpool` after it and every stage, as in the paper's main configuration."""

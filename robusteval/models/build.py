@@ -29,9 +29,10 @@ def load_architecture(component: Component) -> Architecture[Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "parameters"
+        problem = first["msg"].removeprefix("Value error, ")
         valid = ", ".join(kind.Params.model_fields) or "none"
         raise UsageError(
-            f"architecture {component.name!r}: {where}: {first['msg'].removeprefix('Value error, ')}; parameters: {valid} "
+            f"architecture {component.name!r}: {where}: {problem}; parameters: {valid} "
             f"(robusteval describe {component.name})"
         ) from None
 

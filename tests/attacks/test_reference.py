@@ -70,28 +70,6 @@ def test_the_cascade_equals_the_librarys_own_driver(norm, epsilon, network, monk
     assert torch.allclose(result.adversarial, adversarial, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_standard_equals_the_librarys_standard(network, monkeypatch) -> None:
-    norm, epsilon = Norm.LINF, 0.02
-    images, labels, keys = problem(network, 5)
-    expected, adversarial = library_verdicts(
-        network,
-        images,
-        labels,
-        norm,
-        epsilon,
-        monkeypatch,
-        configure=lambda driver: setattr(driver.square, "n_queries", 50),
-    )
-    attack = build_attack(Component(name="autoattack-reference"), ThreatModel(norm=norm, epsilon=Epsilon(epsilon)))
-    # Square draws from one seed, so its first 50 queries are the same; all 5000 would only cost time here.
-    shorter = attack.params.model_copy(update={"queries": 50})
-    result = type(attack)(shorter, attack.threat)(network, images, labels, keys=keys, seed=0)
-    assert 1 <= int(expected.sum()) <= 4
-    assert torch.equal(result.broken, expected)
-    assert torch.allclose(result.adversarial, adversarial, atol=1e-6)
-
-
 def settings(attack, network):
     """Settings of the library's objects that define the ensemble."""
     from robusteval.attacks.reference import _library_attack

@@ -76,7 +76,7 @@ def test_global_generators_are_as_before_even_after_a_failure(trained) -> None:
         if error is None:
             attack(trained.model, examples.images, examples.labels, keys=examples.keys, seed=0)
         else:
-            with pytest.raises(error, match="torchattacks/PGD.*failed inside its library: TypeError"):
+            with pytest.raises(error, match=r"torchattacks/PGD.*failed inside its library: TypeError"):
                 attack(trained.model, examples.images, examples.labels, keys=examples.keys, seed=0)
         assert draw() == expected
 

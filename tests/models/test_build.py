@@ -102,7 +102,7 @@ def test_unknown_names_are_named_with_near_matches(name: str, message: str) -> N
         ("small-cnn", {"width": 0}, "width: Input should be greater than 0; parameters: width"),
         ("small-cnn", {"depth": 3}, "depth: Extra inputs are not permitted; parameters: width"),
         ("small-cnn", {"width": 2.5}, "width:"),
-        ("wide-resnet", {"depth": 27}, r"depth 6n \+ 4 .* not 27"),
+        ("wide-resnet", {"depth": 27}, r"depth: a WideResNet has depth 6n \+ 4 .* not 27"),
         ("wide-resnet", {"dropout": float("nan")}, "dropout:"),
         ("resnet20", {"width": 3}, "parameters: none"),
         ("timm/resnet18", {"pretrained": "maybe"}, "pretrained:"),

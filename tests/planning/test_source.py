@@ -93,7 +93,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["missing.yaml", "."])
 def test_what_is_no_file_is_named(tmp_path: Path, where: str) -> None:
-    with pytest.raises(SourceError, match="no such file|not a regular file"):
+    with pytest.raises(SourceError, match=r"no such file|not a regular file"):
         read_source(tmp_path / where)
 
 
