@@ -27,6 +27,9 @@ from robusteval.schema.types import Access, Component, Frozen, Norm, ThreatModel
 
 P = TypeVar("P", bound=Frozen)
 
+SIGHT = (Access.WHITE_BOX, Access.SCORE, Access.DECISION)
+"""What an attacker may see, from most to least."""
+
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -62,7 +65,8 @@ class Attack(ABC, Generic[P]):
         threat: norm, radius and knowledge.
 
     Raises:
-        UsageError: the attack does not support the threat's norm, or the threat is targeted.
+        UsageError: the attack does not support the threat's norm or needs to see more of the model than the threat
+            grants, or the threat is targeted.
     """
 
     name: ClassVar[str]
@@ -84,7 +88,16 @@ class Attack(ABC, Generic[P]):
             raise UsageError(f"attack {self.name!r} only looks for any wrong class; set targeted: false")
         self.params = params
         self.threat = threat
+        if SIGHT.index(self.needs) < SIGHT.index(threat.access):
+            raise UsageError(
+                f"attack {self.name!r} needs {self.needs.value} access and the threat grants {threat.access.value}"
+            )
         self._symptoms: Counter[str] = Counter()
+
+    @property
+    def needs(self) -> Access:
+        """What the attack needs to see of the model with these parameters."""
+        return self.access
 
     @property
     def composition(self) -> int | None:

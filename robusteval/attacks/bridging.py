@@ -35,15 +35,14 @@ class PlainModule(nn.Module):
 
 
 @contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed torch, numpy and `random` for code that draws from global generators; afterwards they are as before.
 
     Args:
-        seed: below 2 ** 32.
-        device: where the code runs; its generator is seeded too.
+        seed: below 2 ** 32; the generators of all devices in use are seeded with it.
     """
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    devices = [device] if device.type == "cuda" else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         np.random.seed(seed)

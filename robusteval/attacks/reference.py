@@ -72,6 +72,11 @@ class AutoAttackReference(Attack[AutoAttackParams]):
     Params = AutoAttackParams
     norms = frozenset(Norm)
 
+    @property
+    def needs(self) -> Access:
+        """See `Attack.needs`."""
+        return Access.SCORE if set(self.params.order) == {"square"} else Access.WHITE_BOX
+
     def stages(self) -> tuple[Attack[Any], ...]:
         """See `Attack.stages`."""
         return tuple(_stage(name)(self.params, self.threat) for name in self.params.order)
@@ -119,7 +124,7 @@ class AutoAttackStage(Attack[AutoAttackParams]):
         proposed = images.clone()
         for first in range(0, len(labels), self.params.chunk):
             part = slice(first, first + self.params.chunk)
-            with seeded(seed, images.device), foreign(self.name):
+            with seeded(seed), foreign(self.name):
                 attack = _library_attack(self.member, self.params, self.threat, model, seed)
                 proposed[part] = attack.perturb(images[part].clone(), labels[part].clone())
         return proposed

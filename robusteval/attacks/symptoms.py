@@ -23,7 +23,7 @@ def flags_from_symptoms(attack: str, symptoms: Mapping[str, int], attacked: int)
     Args:
         attack: label of the attack that met the symptoms.
         symptoms: symptom to number of examples.
-        attacked: number of examples that were attacked.
+        attacked: number of examples that were attacked, or predicted for `clean`.
     """
     flags: list[Flag] = []
     zero = symptoms.get(ZERO_GRADIENT, 0)
@@ -52,7 +52,7 @@ def flags_from_symptoms(attack: str, symptoms: Mapping[str, int], attacked: int)
             Flag(
                 code=NAN_LOGITS,
                 severity="error",
-                evidence=f"{attack}: NaN logits on {silent} of {attacked} attacked examples, counted as broken",
+                evidence=f"{attack}: NaN logits on {silent} of {attacked} examples, counted as errors",
                 next_step="make the model answer with finite logits on every image in [0, 1]",
             )
         )

@@ -66,7 +66,7 @@ class Torchattack(Attack[TorchattackParams]):
         for first in range(0, len(labels), self.params.chunk):
             part = slice(first, first + self.params.chunk)
             chunk_seed = stable_int(self.name, seed, int(keys[first]), bits=31)
-            with seeded(chunk_seed, images.device), foreign(self.name):
+            with seeded(chunk_seed), foreign(self.name):
                 attack = self._instance(model, chunk_seed)
                 proposed[part] = attack(images[part].clone(), labels[part].clone())
         return proposed

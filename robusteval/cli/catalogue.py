@@ -68,7 +68,10 @@ def describe(
     name: Annotated[str, typer.Argument(help="Suite, method, attack, dataset, architecture, ...", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Say everything about one name: what it is, and every parameter with its default."""
+    """Say everything about one name.
+
+    What it is, where it comes from, and every parameter with its default.
+    """
     from robusteval.planning.targets import KINDS, registry
     from robusteval.schema.errors import UnknownNameError, unknown_name
 
@@ -125,7 +128,7 @@ def _describe_registered(kind: str, name: str, target: Any) -> dict[str, Any]:
         "parameters": parameters,
     }
     if kind == "method":
-        described["start"] = target.start
+        described |= {"start": target.start, "source": inspect.getdoc(inspect.getmodule(target)) or ""}
     if kind == "dataset" and not any(one["required"] for one in parameters):
         dataset = target(target.Params())
         described |= {
@@ -142,6 +145,8 @@ def _print_description(entry: dict[str, Any]) -> None:
 
     render.print_facts([], title=f"{entry['kind']} {entry['name']}")
     print("\n" + entry["text"] + "\n")
+    if entry.get("source"):
+        print(entry["source"] + "\n")
     facts = [(key, _words(entry[key])) for key in _FACTS if key in entry]
     if facts:
         render.print_facts(facts)

@@ -40,7 +40,10 @@ class Finding:
 
 
 def doctor(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
-    """Look at the environment and its known traps; exit 1 if something is broken, with the way to mend it."""
+    """Look for trouble in the environment.
+
+    Exit 1 if something is broken; each problem comes with the way to mend it.
+    """
     from robusteval.cli import render
 
     findings = [_python(), *_torch(), *_packages(), *_store(store)]
@@ -48,7 +51,7 @@ def doctor(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> N
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         rows = [[finding.status, finding.check, finding.detail] for finding in findings]
-        fixes = [f"fix for {finding.check}: {finding.fix}" for finding in findings if finding.fix]
+        fixes = [f"{finding.check}: {finding.fix}" for finding in findings if finding.fix]
         render.print_table(["", "check", "found"], rows, fixes)
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import typer
 
@@ -25,7 +27,7 @@ app = typer.Typer(
     name="robusteval",
     help="Evaluate adversarial robustness and domain generalization of image classifiers: train, attack, shift, score.",
     epilog=examples("robusteval run digits", "robusteval show digits --format md", "robusteval ls attacks"),
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -44,12 +46,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    show_version: Annotated[
+    context: typer.Context,
+    _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    verbose: Annotated[int, typer.Option("-v", count=True, help="Twice: tracebacks.", show_default=False)] = 0,
+    _verbose: Annotated[int, typer.Option("-v", count=True, help="Twice: tracebacks.", show_default=False)] = 0,
 ) -> None:
     """Evaluate adversarial robustness and domain generalization of image classifiers: train, attack, shift, score."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 for _commands in (suites, catalogue, results, weights, doctor):
@@ -75,6 +80,37 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit code: 0 ok, 1 internal error, 2 usage or bad file, 3 cells failed, 130 interrupted.
     """
+    with _Interrupts() as interrupts:
+        try:
+            code = _run(arguments)
+        except Exception as error:  # noqa: BLE001 - the outermost frame: one line instead of a traceback
+            # Libraries swallow an interrupt that comes while they are imported, and stumble over something else then.
+            code = _interrupted() if interrupts.seen else _unexpected(error, arguments)
+    return INTERRUPTED if interrupts.seen else code
+
+
+class _Interrupts:
+    """Notices Ctrl-C, whatever becomes of the `KeyboardInterrupt`; only the main thread may listen to signals."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, *_: object) -> None:
+        self.seen = True
+        raise KeyboardInterrupt
+
+
+def _run(arguments: list[str]) -> int:
     try:
         result = app(args=arguments, prog_name="robusteval", standalone_mode=False)
     except RobustevalError as error:
@@ -82,13 +118,15 @@ def run(arguments: list[str]) -> int:
         _complain(str(error) if isinstance(error, SpecError) else f"error: {error}")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; what was finished is in the store")
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         return 1
-    except Exception as error:  # noqa: BLE001 - the outermost frame: one line instead of a traceback
-        return _unexpected(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    _complain("interrupted; what was finished is in the store")
+    return INTERRUPTED
 
 
 def _unexpected(error: Exception, arguments: list[str]) -> int:
@@ -98,8 +136,9 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
         command = context.command_path if context is not None else "robusteval"
         _complain(f"error: {usage()} ({command} --help)")
         return 2
-    if isinstance(error, OSError) and error.filename:
-        _complain(f"error: {error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(f"error: {place}{error.strerror}; what was stored before is intact")
         return 1
     if _wants_traceback(arguments):
         traceback.print_exception(error)

@@ -7,9 +7,10 @@ terminal; anywhere else each finished cell is one line. `NO_COLOR` is honoured b
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich import box
 from rich.console import Console
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _FILE_WIDTH = 400
 """Width of tables that go into a file or a pipe: wide enough that nothing is cut."""
+_WRAPPED_WIDTH = 20
+"""Narrowest width to which a last column of text is wrapped."""
 
 
 def print_table(
@@ -41,9 +44,19 @@ def print_table(
             table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=not last)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
+        wide = _console(sys.stdout, _needed_width(header, rows))
+        with wide.capture() as captured:
+            wide.print(table)
+        lines = captured.get().splitlines()
+        print("\n".join(lines if wide.is_terminal else (line.rstrip() for line in lines)))
     for note in notes:
         console.print(Text(note), soft_wrap=not console.is_terminal)
+
+
+def _needed_width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Columns of a terminal below which numbers would be cut; only the last column may be wrapped."""
+    widths = [max(len(line[index]) for line in (header, *rows)) for index in range(len(header))]
+    return sum(widths[:-1]) + 3 * (len(widths) - 1) + min(widths[-1], _WRAPPED_WIDTH)
 
 
 def print_facts(facts: Sequence[tuple[str, str]], title: str = "") -> None:
@@ -70,7 +83,7 @@ def count(number: float) -> str:
 def duration(seconds: float) -> str:
     """A time in the unit that suits it."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
@@ -135,6 +148,9 @@ class LiveListener:
         self._progress = progress
         self._overall: TaskID = progress.add_task("all cells", total=None, note="")
         self._running: dict[str, TaskID] = {}
+        self._fractions: dict[str, float] = {}
+        self._done, self._total = 0, 0
+        self._end: float | None = None
 
     def started(self, key: str, title: str) -> None:
         """A cell begins."""
@@ -144,10 +160,13 @@ class LiveListener:
         """A cell is `fraction` done."""
         if key in self._running:
             self._progress.update(self._running[key], completed=fraction, note=escape(what))
+            self._fractions[key] = fraction
+            self._show_overall()
 
     def finished(self, summary: CellSummary, title: str) -> None:
         """A cell has ended."""
         task = self._running.pop(summary.key, None)
+        self._fractions.pop(summary.key, None)
         if task is not None:
             self._progress.remove_task(task)
         style = "red" if summary.status == "failed" else ""
@@ -155,8 +174,16 @@ class LiveListener:
 
     def tick(self, done: int, total: int, eta_s: float | None) -> None:
         """The overall state."""
-        left = f"{total - done} left" + (f", about {duration(eta_s)}" if eta_s else "")
-        self._progress.update(self._overall, completed=done, total=total, note=left)
+        self._done, self._total = done, total
+        self._end = time.monotonic() + eta_s if eta_s else None
+        self._show_overall()
+
+    def _show_overall(self) -> None:
+        left = f"{self._total - self._done} left"
+        if self._end is not None:
+            left += f", about {duration(max(1, round(self._end - time.monotonic())))}"
+        completed = self._done + sum(self._fractions.values())
+        self._progress.update(self._overall, completed=completed, total=self._total, note=left)
 
 
 def _progress(console: Console) -> Progress:
@@ -181,11 +208,11 @@ def _say(text: str) -> None:
     print(" ".join(text.split()), file=sys.stderr, flush=True)
 
 
-def _console(stream: object) -> Console:
-    console = Console(file=stream, highlight=False)  # type: ignore[arg-type]
-    if not console.is_terminal:
-        console = Console(file=stream, highlight=False, width=_FILE_WIDTH)  # type: ignore[arg-type]
-    return console
+def _console(stream: TextIO, needed: int = 0) -> Console:
+    """A console of the terminal's width, or of what is needed if that is more; files are as wide as it takes."""
+    console = Console(file=stream, highlight=False)
+    width = max(console.width, needed) if console.is_terminal else _FILE_WIDTH
+    return Console(file=stream, highlight=False, width=width)
 
 
 def _is_number(text: str) -> bool:

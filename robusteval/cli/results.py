@@ -61,7 +61,10 @@ def show(
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,
 ) -> None:
-    """Show stored results: the 2 x 2 table of a suite, or one record in full. Nothing is computed anew."""
+    """Show stored results of a suite, or one record.
+
+    Only the store is read: the 2 x 2 table of a suite, one record in full, or what there is.
+    """
     from robusteval.store.store import Store
 
     place = Store.open(store)

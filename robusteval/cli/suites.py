@@ -105,7 +105,7 @@ def plan(
     as_json: JsonOption = False,
     verbose: VerboseOption = 0,
 ) -> None:
-    """Show what a run would do and what it would cost, and do nothing."""
+    """Show what a run would do, cell by cell, and what it would cost."""
     planned, _ = _prepare(suite, store, only)
     _print_plan(planned, as_json, keys=verbose > 0)
 
@@ -114,7 +114,10 @@ def validate(
     suites: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Names or files.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Check suites completely, without running anything; one line for each problem."""
+    """Check suite files without running anything.
+
+    Every name, parameter, start and data path is looked at; each problem is one line with its place.
+    """
     from robusteval.planning.loader import load_suite
     from robusteval.planning.source import SourceError
 

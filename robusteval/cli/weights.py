@@ -52,9 +52,9 @@ def import_weights(
     licence: Annotated[str, typer.Option(metavar="TEXT", help="Licence of the weights.")] = "",
     source: Annotated[str, typer.Option(metavar="TEXT", help="Where the weights come from.")] = "",
 ) -> None:
-    """Turn weights that others trained into a checkpoint that a suite can start from.
+    """Turn weights that others trained into a checkpoint.
 
-    PyTorch files are read without running any code from them.
+    A suite can start from the result. PyTorch files are read without running any code from them.
     """
     from robusteval.models.checkpoint_info import CheckpointInfo
     from robusteval.schema.errors import UsageError

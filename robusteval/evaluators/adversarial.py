@@ -12,7 +12,7 @@ from pydantic import Field
 
 from robusteval.attacks import ATTACKS
 from robusteval.attacks.base import Attack, build_attack, validated
-from robusteval.attacks.symptoms import flags_from_symptoms
+from robusteval.attacks.symptoms import NAN_LOGITS, flags_from_symptoms
 from robusteval.data.batches import Batch, DeviceSet
 from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.base import EvaluationContext, Evaluator
@@ -156,8 +156,10 @@ class _Run:
             before = self.model.passes.snapshot()
             with torch.no_grad():
                 logits = self.model(batch.images)
-            right = (logits.argmax(dim=1) == batch.labels) & ~logits.isnan().any(dim=1)
-            self.journal.extend(CLEAN, right.tolist(), {}, 0, self.model.passes.since(before))
+            undefined = logits.isnan().any(dim=1)
+            right = (logits.argmax(dim=1) == batch.labels) & ~undefined
+            symptoms = {NAN_LOGITS: int(undefined.sum())}
+            self.journal.extend(CLEAN, right.tolist(), symptoms, len(right), self.model.passes.since(before))
             self._progress(len(self.journal.part(CLEAN).kept) / n, 1, CLEAN)
         self.outcomes[CLEAN] = list(self.journal.part(CLEAN).kept)
         self._current = self.outcomes[CLEAN]
@@ -214,9 +216,9 @@ class _Run:
             yield accuracy_metric(f"accuracy_{word}/{stage.label}", self.outcomes[stage.label])
 
     def _attack_flags(self) -> Iterator[Flag]:
-        for stage in self.stages:
-            part = self.journal.part(stage.label)
-            yield from flags_from_symptoms(stage.label, part.symptoms, part.attacked)
+        for label in (CLEAN, *(stage.label for stage in self.stages)):
+            part = self.journal.part(label)
+            yield from flags_from_symptoms(label, part.symptoms, part.attacked)
         yield from black_box_flags(list(self._tallies()))
 
     def _tallies(self) -> Iterator[Tally]:
@@ -230,7 +232,7 @@ class _Run:
             compared = any(white[:position]) if self.params.cascade else any(white)
             before = after[position] if self.params.cascade else shared
             newly = sum(stood and not stays for stood, stays in zip(before, after[position + 1], strict=True))
-            if compared:
+            if compared or white[position]:
                 yield Tally(stage.label, stage.attack.access, newly, sum(before))
 
     def _batches(self, name: str, positions: list[int], size: int) -> Iterator[torch.Tensor]:

@@ -137,8 +137,8 @@ class Method(ABC, Generic[P]):
         saved state is loaded. torch's global generators are seeded when it starts.
         """
 
-    def parameters(self, run: TrainingRun) -> Iterable[Tensor]:
-        """What the optimiser updates."""
+    def parameters(self, run: TrainingRun) -> Iterable[Tensor] | Iterable[dict[str, Any]]:
+        """What the optimiser updates: tensors, or torch's parameter groups; all share one learning rate."""
         return (parameter for parameter in run.model.parameters() if parameter.requires_grad)
 
     def set_mode(self, model: Classifier) -> None:
@@ -184,7 +184,7 @@ class Method(ABC, Generic[P]):
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `state`."""
+        """Inverse of `state`; the tensors are on the device of the model."""
 
     def finish(self, run: TrainingRun) -> None:
         """Called once with the selected weights loaded and the model in evaluation mode: interpolate, remove layers."""

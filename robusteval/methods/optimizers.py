@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,11 @@ from torch import Tensor
 from robusteval.methods.base import MethodParams
 
 
-def build_optimizer(params: MethodParams, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+def build_optimizer(
+    params: MethodParams, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]
+) -> torch.optim.Optimizer:
     """SGD with heavy-ball momentum, or Adam with torch's constants; no state is carried over from anywhere."""
-    trained = list(parameters)
+    trained: list[Any] = list(parameters)
     if params.optimizer == "adam":
         return torch.optim.Adam(trained, lr=params.lr, weight_decay=params.weight_decay)
     return torch.optim.SGD(trained, lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay)

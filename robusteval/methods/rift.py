@@ -32,8 +32,8 @@ from robusteval.models.state import lerp_state
 from robusteval.schema.digest import stable_int
 from robusteval.schema.errors import UsageError, unknown_name
 from robusteval.schema.records import Budget
+from robusteval.schema.specs import ComponentSpec
 from robusteval.schema.types import (
-    Component,
     Epsilon,
     Fraction01,
     NonNegativeFloat,
@@ -60,7 +60,7 @@ class Params(MethodParams):
     """`piecewise` here is one drop to a tenth at half of the epochs."""
     select: Literal["last", "best-validation"] = "best-validation"
     """Which epoch is interpolated towards, by clean validation accuracy."""
-    augment: tuple[Component, ...] = ()
+    augment: tuple[ComponentSpec, ...] = ()
     """Augmentations; the paper uses a reflecting pad-crop and a flip."""
     layer: str | None = None
     """Module to fine-tune; by default the least critical one. Given, criticality is not measured."""

@@ -232,7 +232,7 @@ class _Loop:
             raise CorruptRecordError(
                 f"{place}: the saved state is of another model ({first}); delete this file to start the cell again"
             ) from None
-        self.method.load_state(groups.get("method", {}))
+        self.method.load_state({k: v.to(run.model.device) for k, v in groups.get("method", {}).items()})
         self.best = finished.best
         self.best_weights = groups.get("best", {})
         self.history = list(finished.history)
@@ -291,12 +291,8 @@ def _seed(seed: int, *purpose: str | int) -> None:
 @contextmanager
 def _global_generators_restored(device: torch.device) -> Iterator[None]:
     """Give the caller's random state back at the end."""
-    if device.type == "cpu":
-        with torch.random.fork_rng(devices=[]):
-            yield
-    else:
-        with torch.random.fork_rng(devices=[device], device_type=device.type):
-            yield
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
 
 
 def _within(report: Progress, low: float, high: float) -> Callable[[float, str], None]:

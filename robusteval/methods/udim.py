@@ -15,6 +15,7 @@ on what else is in the test batch): batch norm is standard here, and its running
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from robusteval.methods.optimizers import load_optimizer_tensors, optimizer_tens
 from robusteval.methods.validation import clean_accuracy
 from robusteval.models.classifier import Classifier
 from robusteval.models.heads import features_and_logits, find_head
+from robusteval.schema.errors import UsageError
 from robusteval.schema.types import Fraction01, NonNegativeFloat, PositiveFloat
 
 
@@ -106,7 +108,7 @@ class Udim(Method[Params]):
 
     def warmup_steps(self, run: TrainingRun) -> int:
         """Steps of phase 1."""
-        return int(run.total_iterations * self.params.warmup)
+        return math.floor(run.total_iterations * self.params.warmup + 1e-9)
 
     def step(self, run: TrainingRun, batch: Batch) -> Tensor:
         """A SAM step during the warm-up, else lines 1 to 10 of the algorithm."""
@@ -210,6 +212,9 @@ def unknown_domain(
     Returns:
         The moved images (B, C, H, W) in pixel units, not clipped, the gradient of the loss by the weights, and the
         loss, all without graph.
+
+    Raises:
+        UsageError: an operation of the network has no second derivative in torch.
     """
     images = batch.images.detach().clone().requires_grad_(True)
     loss = cross_entropy(model(images), batch.labels)
@@ -217,10 +222,22 @@ def unknown_domain(
     squared = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
     # The root has no derivative at 0, which a saturated loss reaches; below the floor the term is constant instead.
     sharpness = squared.clamp_min(1e-24).sqrt()
-    by_pixel = torch.autograd.grad(loss + params.rho * sharpness, images)[0]
+    by_pixel = _second_derivative(loss + params.rho * sharpness, images)
     # One normalised unit is `std` pixel units, so gradients by normalised inputs are `std` times those by pixels.
     offset = displacement(by_pixel * model.std, norm=params.norm, eta=params.eta) * model.std
     return batch.images + offset, tuple(gradient.detach() for gradient in gradients), loss.detach()
+
+
+def _second_derivative(objective: Tensor, images: Tensor) -> Tensor:
+    try:
+        return torch.autograd.grad(objective, images)[0]
+    except RuntimeError as error:
+        if "not implemented" not in str(error):
+            raise
+        raise UsageError(
+            f"udim differentiates the network twice, which one of its operations does not allow ({error}); "
+            f"choose an architecture without it, such as a ResNet"
+        ) from error
 
 
 def displacement(ascent: Tensor, *, norm: Literal["sample", "batch"], eta: float) -> Tensor:

@@ -84,7 +84,7 @@ class Evaluation(Frozen):
     metrics: tuple[Metric, ...]
     """Summary numbers; each is a function of the outcomes or names what else it needed."""
     outcomes: dict[str, Bits]
-    """Per example: `clean` = predicted correctly; one entry per attack = still correct after it; `robust` = after all."""
+    """Per example: `clean` = predicted right; one entry per attack = still right after it; `robust` = after all."""
     domains: tuple[tuple[str, NonNegativeInt], ...]
     """Domain names and example counts, in slice order."""
     flags: tuple[Flag, ...] = ()

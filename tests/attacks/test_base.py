@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from robusteval.attacks.base import Attack, build_attack, resolve_attack
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import CellError, UnknownNameError, UsageError
-from robusteval.schema.types import Component, Epsilon, Frozen, Norm, ThreatModel
+from robusteval.schema.types import Access, Component, Epsilon, Frozen, Norm, ThreatModel
 
 THREAT = ThreatModel(norm=Norm.LINF, epsilon=Epsilon("0.05"))
 
@@ -237,6 +237,16 @@ def test_nan_logits_are_an_error_of_the_model_and_flagged(trained) -> None:
     result = attack(model, examples.images, examples.labels, keys=examples.keys, seed=0)
     assert result.broken.all()
     assert [flag.code for flag in result.flags] == ["nan-logits"]
+
+
+def test_a_threat_that_hides_gradients_only_takes_attacks_that_need_none() -> None:
+    hidden = THREAT.model_copy(update={"access": Access.SCORE})
+    square = {"version": "custom", "attacks": ["square"]}
+    assert build_attack(Component(name="torchattacks/Square"), hidden).needs is Access.SCORE
+    assert build_attack(Component(name="autoattack-reference", params=square), hidden).needs is Access.SCORE
+    for name in ("pgd", "autoattack-reference", "torchattacks/PGD"):
+        with pytest.raises(UsageError, match="needs white-box access and the threat grants score"):
+            build_attack(Component(name=name), hidden)
 
 
 def test_resolving_fills_in_every_parameter_in_canonical_form() -> None:

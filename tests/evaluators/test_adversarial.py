@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pyautoattack
 import pyautoattack.autoattack
@@ -62,7 +64,7 @@ def test_outcomes_fall_from_clean_over_each_attack_to_robust(reference) -> None:
     found = bits(reference)
     assert list(found) == ["clean", *LABELS, "robust"]
     order = list(found.values())
-    assert all((later <= earlier).all() for earlier, later in zip(order, order[1:], strict=False))
+    assert all((later <= earlier).all() for earlier, later in itertools.pairwise(order))
     assert (found["robust"] == found[LABELS[-1]]).all()
     assert 5 < found["robust"].sum() < found["clean"].sum() - 5
     assert not found["clean"].all()
@@ -102,7 +104,7 @@ def test_nothing_depends_on_batch_size_or_order(batch_size, task, reference) -> 
     assert shuffled.budget == reference.budget
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -118,7 +120,7 @@ def test_an_interrupted_run_resumes_to_the_same_evaluation_and_budget(seed, task
             nonlocal left
             left -= 1
             if left < 0:
-                raise Killed
+                raise KilledError
 
         try:
             found = evaluate(
@@ -128,7 +130,7 @@ def test_an_interrupted_run_resumes_to_the_same_evaluation_and_budget(seed, task
                 progress=progress,
                 batch_size=int(generator.choice([7, 16, 40])),
             )
-        except Killed:
+        except KilledError:
             kills += 1
             continue
         break

@@ -48,6 +48,12 @@ def test_without_steps_it_trains_on_random_noise(network, stripes, norm, epsilon
     assert abs(inside.mean()) < 0.1 * inside.std()
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_steps_inside_the_ball_have_their_length(network, stripes, steps):
+    delta = perturbation(network, stripes, epsilon="0.1", step_size="0.02", steps=steps, init="zero")
+    assert delta.abs().max().item() == pytest.approx(0.02 * steps, abs=1e-6)
+
+
 def test_without_projection_the_noise_of_nfgsm_leaves_the_ball(network, stripes):
     delta = perturbation(network, stripes, epsilon="0.1", step_size="0.1", steps=1, init="nfgsm", project=False)
     assert 0.1 + 1e-3 < delta.abs().max() <= 0.3 + 1e-6

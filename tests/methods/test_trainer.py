@@ -192,6 +192,7 @@ def test_what_a_method_reports_and_spends_survives_a_kill(network, stripes, tmp_
     assert whole.selection_budget.forward == 2 * 20 + 5
     assert whole.selected_on == "validation of the finish"
     method = erm.Params(epochs=2, batch_size=20)
+    torch.manual_seed(at)
     with pytest.raises(KilledError):
         train(Announcing(method), model=network(0), scratch=Scratch(tmp_path), progress=Killer(at), **data)
     resumed = train(Announcing(method), model=network(0), scratch=Scratch(tmp_path), **data)

@@ -220,6 +220,13 @@ def test_in_place_activations_are_off_during_training_and_back_afterwards(networ
     assert model.network[2].inplace
 
 
+def test_an_operation_without_second_derivative_is_named(network, stripes):
+    model = network(0)
+    model.network[2] = nn.Hardsigmoid()
+    with pytest.raises(UsageError, match=r"udim differentiates the network twice.*hardsigmoid"):
+        second_phase(settings(), model, stripes())
+
+
 def test_half_precision_is_refused():
     with pytest.raises(UsageError, match="precision"):
         resolve_method("udim", {"precision": "bfloat16"})

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from robusteval.attacks import ATTACKS
-from robusteval.data import DATASETS
+from robusteval.data import AUGMENTATIONS, DATASETS
 from robusteval.evaluators import EVALUATORS
 from robusteval.methods import METHODS
 from robusteval.models import ARCHITECTURES
@@ -55,7 +55,9 @@ def test_a_plug_in_cannot_take_a_name_that_exists(monkeypatch: pytest.MonkeyPatc
         CODECS.entries()
 
 
-@pytest.mark.parametrize("registry", [ATTACKS, DATASETS, EVALUATORS, METHODS, ARCHITECTURES], ids=lambda r: r.kind)
+@pytest.mark.parametrize(
+    "registry", [ATTACKS, DATASETS, EVALUATORS, METHODS, ARCHITECTURES, AUGMENTATIONS], ids=lambda r: r.kind
+)
 def test_every_registered_name_loads_and_describes_its_parameters(registry: Registry[object]) -> None:
     for name, entry in registry.entries().items():
         target = registry.load(name)
