@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, final
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from robusteval.attacks import ATTACKS
@@ -21,7 +20,8 @@ from robusteval.attacks.geometry import clip_to_threat, perturbation_norm
 from robusteval.attacks.guard import check_inputs, check_proposal, untouched
 from robusteval.attacks.symptoms import NAN_LOGITS, flags_from_symptoms
 from robusteval.models.classifier import Classifier
-from robusteval.schema.errors import UsageError, unknown_name
+from robusteval.schema.errors import UsageError
+from robusteval.schema.params import canonical_params, checked_params
 from robusteval.schema.records import Budget, Flag
 from robusteval.schema.types import Access, Component, Frozen, Norm, ThreatModel
 
@@ -199,31 +199,6 @@ def _judge(model: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, T
     return torch.where(undefined, float("nan"), margin), wrong
 
 
-def validated(kind: str, name: str, params_type: type[Frozen], params: dict[str, Any]) -> Frozen:
-    """Validate parameters.
-
-    Args:
-        kind: what has the parameters, in words (`attack`).
-        name: its name.
-        params_type: the model to validate with.
-        params: what was written.
-
-    Raises:
-        UsageError: the first thing that is wrong, in one line.
-    """
-    valid = list(params_type.model_fields)
-    for given in params:
-        if given not in valid:
-            raise UsageError(f"{kind} {name!r}: " + unknown_name("parameter", given, valid))
-    try:
-        return params_type.model_validate(params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{kind} {name!r}: {place}: {message} (got {first['input']!r})") from None
-
-
 def build_attack(component: Component, threat: ThreatModel) -> Attack[Any]:
     """The attack that `component` names, inside `threat`.
 
@@ -232,7 +207,7 @@ def build_attack(component: Component, threat: ThreatModel) -> Attack[Any]:
         UsageError: a parameter is wrong, or the attack does not support the threat.
     """
     attack = ATTACKS.load(component.name)
-    return attack(validated("attack", component.name, attack.Params, component.params), threat)
+    return attack(checked_params(f"attack {component.name!r}", attack.Params, component.params), threat)
 
 
 def resolve_attack(component: Component, threat: ThreatModel) -> Component:
@@ -243,4 +218,4 @@ def resolve_attack(component: Component, threat: ThreatModel) -> Component:
         UsageError: a parameter is wrong, or the attack does not support the threat.
     """
     params = build_attack(component, threat).params
-    return Component(name=component.name, params=params.model_dump(mode="json", context={"canonical": True}))
+    return Component(name=component.name, params=canonical_params(params))

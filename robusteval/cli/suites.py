@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -79,16 +78,16 @@ def run(
     """
     from robusteval.cli import render
     from robusteval.cli.results import print_scores, read_scores
+    from robusteval.execution.runner import RunOptions, run_plan
 
-    runner = import_module("robusteval.execution.runner")
     planned, place = _prepare(suite, store, only)
     if dry_run:
         _print_plan(planned, as_json)
         return
-    options = runner.RunOptions(executor=executor, jobs=jobs, device=device, resume=resume.value, fail_fast=fail_fast)
+    options = RunOptions(executor=executor, jobs=jobs, device=device, resume=resume.value, fail_fast=fail_fast)
     _put_inputs(planned, place)
     with render.listener(quiet=quiet, verbose=verbose > 0) as shown:
-        summary: RunSummary = runner.run_plan(planned, place, options, shown)
+        summary: RunSummary = run_plan(planned, place, options, shown)
     table, damaged = read_scores(place, planned.stored)
     print_scores(table, "json" if as_json else "table", verbose=verbose > 0)
     _report(summary, damaged, quiet=quiet, suite=suite)

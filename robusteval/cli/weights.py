@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +57,8 @@ def import_weights(
     """
     from robusteval.models.checkpoint_info import CheckpointInfo
     from robusteval.schema.errors import UsageError
+    from robusteval.schema.params import checked_params
+    from robusteval.schema.registry import load_target
     from robusteval.schema.types import Component
     from robusteval.store.atomic import write_atomically
 
@@ -73,25 +74,12 @@ def import_weights(
         "licence": licence,
         "source": source,
     }
-    info = _checked(CheckpointInfo, fields)
-    convert = import_module("robusteval.models.importing").import_weights
+    info = checked_params("options", CheckpointInfo, fields)
+    convert = load_target("robusteval.models.importing:import_weights")
     prefixes = tuple(strip) if strip else ("module.",)
     blob = convert(file, info, strip=prefixes, rename=_renames(rename or []), entry=entry)
     write_atomically(out, blob)
     print(f"wrote {out}: {architecture}, {classes} classes, {channels} x {image_size} x {image_size}")
-
-
-def _checked(model: Any, fields: dict[str, Any]) -> Any:
-    from pydantic import ValidationError
-
-    from robusteval.schema.errors import UsageError
-
-    try:
-        return model(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "options"
-        raise UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _json_map(text: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusteval.data import AUGMENTATIONS
-from robusteval.data.slices import checked_params
+from robusteval.schema.params import checked_params
 from robusteval.schema.types import Component, Fraction01, Frozen, NonNegativeFloat, PositiveFloat, PositiveInt
 
 P = TypeVar("P", bound=Frozen)

@@ -5,45 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from robusteval.data import DATASETS
 from robusteval.data.imageset import Dataset, ImageSet, Split
 from robusteval.schema.cells import DataSlice
 from robusteval.schema.digest import ids_digest
 from robusteval.schema.errors import DataError, UnknownNameError, unknown_name
-from robusteval.schema.types import Component, Frozen, JsonValue
+from robusteval.schema.params import checked_params
+from robusteval.schema.types import Component, Frozen
 
 P = TypeVar("P", bound=Frozen)
-
-
-def checked_params(what: str, model: type[P], params: dict[str, JsonValue]) -> P:
-    """Validate the parameters of a component, defaults filled in.
-
-    Args:
-        what: the component, as the message names it (`dataset 'digits'`).
-        model: its parameters.
-        params: what was written.
-
-    Raises:
-        DataError: one line with every wrong parameter.
-    """
-    try:
-        return model.model_validate(params)
-    except ValidationError as error:
-        problems = "; ".join(_problem(model, details) for details in error.errors(include_url=False))
-        raise DataError(f"{what}: {problems}") from None
-
-
-def _problem(model: type[Frozen], details: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in details["loc"])
-    if details["type"] == "extra_forbidden":
-        return unknown_name("parameter", place, model.model_fields)
-    message = details["msg"].removeprefix("Value error, ")
-    if details["type"] == "missing":
-        return f"parameter {place!r} is missing"
-    return f"parameter {place!r} is {details['input']!r}; {message}" if place else message
 
 
 def open_dataset(component: Component) -> Dataset[Any]:

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from robusteval.attacks import ATTACKS
-from robusteval.attacks.base import Attack, build_attack, validated
+from robusteval.attacks.base import Attack, build_attack
 from robusteval.attacks.symptoms import NAN_LOGITS, flags_from_symptoms
 from robusteval.data.batches import Batch, DeviceSet
 from robusteval.data.imageset import ImageSet
@@ -22,6 +22,7 @@ from robusteval.evaluators.predictions import accuracy_metric, check_fit, domain
 from robusteval.models.classifier import Classifier
 from robusteval.schema.digest import json_digest
 from robusteval.schema.errors import UsageError
+from robusteval.schema.params import canonical_params, checked_params
 from robusteval.schema.records import Bits, Evaluation, Flag, Metric
 from robusteval.schema.specs import ComponentSpec
 from robusteval.schema.types import Access, Component, Frozen, ThreatModel
@@ -115,7 +116,8 @@ class AdversarialEvaluator(Evaluator[AdversarialParams]):
         forward, backward = 1, 0
         for component in params.attacks:
             attack = ATTACKS.load(component.name)
-            spent = attack.passes(validated("attack", component.name, attack.Params, component.params), classes)
+            chosen = checked_params(f"attack {component.name!r}", attack.Params, component.params)
+            spent = attack.passes(chosen, classes)
             forward, backward = forward + spent[0], backward + spent[1]
         return forward, backward
 
@@ -135,7 +137,7 @@ class _Run:
         self.order = np.argsort(data.keys, kind="stable")
         self.examples = DeviceSet(data.take(self.order), model.device)
         question = {
-            "params": params.model_dump(mode="json", context={"canonical": True}),
+            "params": canonical_params(params),
             "threat": context.threat and context.threat.model_dump(mode="json", context={"canonical": True}),
             "seed": context.seed,
             "protocol": AdversarialEvaluator.protocol,

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 import torch
 from filelock import Timeout
 from pydantic import TypeAdapter
+from threadpoolctl import threadpool_limits
 
 from robusteval.execution.events import CellSummary, CellTask
 from robusteval.execution.work import evaluate_cell, train_cell
@@ -161,7 +162,7 @@ class _Clock:
 
 @contextlib.contextmanager
 def _torch_settings(threads: int) -> Iterator[None]:
-    """Set the thread count and ask for deterministic kernels; restore both."""
+    """Set the thread count, of torch and of every BLAS, and ask for deterministic kernels; restore all of it."""
     before = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     benchmark = torch.backends.cudnn.benchmark
@@ -169,7 +170,8 @@ def _torch_settings(threads: int) -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
-        yield
+        with threadpool_limits(limits=threads):
+            yield
     finally:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(deterministic)

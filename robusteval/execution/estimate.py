@@ -8,8 +8,13 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
+from robusteval.schema.cells import TrainCell
+
 if TYPE_CHECKING:
     from robusteval.planning.plan import PlannedCell
+
+_SURVIVING = 0.25
+"""Share of an attack's largest possible cost that is expected before any was seen: most examples break early."""
 
 
 class Estimator:
@@ -76,7 +81,8 @@ class Estimator:
         if self._times[cell.kind]:
             seconds = sum(self._times[cell.kind]) / len(self._times[cell.kind])
         elif self._spent_passes:
-            seconds = cell.passes * self._spent_s / self._spent_passes
+            share = 1.0 if isinstance(cell.cell, TrainCell) else _SURVIVING
+            seconds = share * cell.passes * self._spent_s / self._spent_passes
         else:
             return None
         return seconds * (1 - fraction)

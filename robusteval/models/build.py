@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from robusteval.models import ARCHITECTURES
 from robusteval.models.architectures import Architecture
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import UsageError
+from robusteval.schema.params import canonical_params, checked_params
 from robusteval.schema.types import Component
 
 
@@ -24,17 +24,7 @@ def load_architecture(component: Component) -> Architecture[Any]:
         UsageError: a parameter is unknown or out of range.
     """
     kind = ARCHITECTURES.load(component.name)
-    try:
-        return kind(kind.Params.model_validate(component.params))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "parameters"
-        problem = first["msg"].removeprefix("Value error, ")
-        valid = ", ".join(kind.Params.model_fields) or "none"
-        raise UsageError(
-            f"architecture {component.name!r}: {where}: {problem}; parameters: {valid} "
-            f"(robusteval describe {component.name})"
-        ) from None
+    return kind(checked_params(f"architecture {component.name!r}", kind.Params, component.params))
 
 
 def resolve_architecture(component: Component) -> Component:
@@ -44,7 +34,7 @@ def resolve_architecture(component: Component) -> Component:
         UnknownNameError: no such architecture.
         UsageError: a parameter is unknown or out of range.
     """
-    params = load_architecture(component).params.model_dump(mode="json", context={"canonical": True})
+    params = canonical_params(load_architecture(component).params)
     return Component(name=component.name, params=params)
 
 

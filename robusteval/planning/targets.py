@@ -5,12 +5,12 @@ Nothing here is imported statically, so that listing, showing and `--help` never
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robusteval.schema.registry import Registry
+from robusteval.schema.params import canonical_params, checked_params
+from robusteval.schema.registry import Registry, load_target
 from robusteval.schema.types import Component, Frozen, JsonValue, ThreatModel
 
 if TYPE_CHECKING:
@@ -20,21 +20,20 @@ if TYPE_CHECKING:
 
 
 def _call(target: str, *arguments: Any, **options: Any) -> Any:
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)(*arguments, **options)
+    return load_target(target)(*arguments, **options)
 
 
 def registry(kind: str) -> Registry[Any]:
     """The registry of one kind: method, attack, architecture, dataset, evaluator, augmentation."""
-    package, name = {
-        "method": ("robusteval.methods", "METHODS"),
-        "attack": ("robusteval.attacks", "ATTACKS"),
-        "architecture": ("robusteval.models", "ARCHITECTURES"),
-        "dataset": ("robusteval.data", "DATASETS"),
-        "evaluator": ("robusteval.evaluators", "EVALUATORS"),
-        "augmentation": ("robusteval.data", "AUGMENTATIONS"),
+    target = {
+        "method": "robusteval.methods:METHODS",
+        "attack": "robusteval.attacks:ATTACKS",
+        "architecture": "robusteval.models:ARCHITECTURES",
+        "dataset": "robusteval.data:DATASETS",
+        "evaluator": "robusteval.evaluators:EVALUATORS",
+        "augmentation": "robusteval.data:AUGMENTATIONS",
     }[kind]
-    found: Registry[Any] = getattr(importlib.import_module(package), name)
+    found: Registry[Any] = load_target(target)
     return found
 
 
@@ -68,8 +67,8 @@ def resolve_architecture(component: Component) -> Component:
 
 def resolve_evaluator(name: str, params: Mapping[str, JsonValue]) -> Component:
     """Evaluator with every parameter present."""
-    checked = params_of(registry("evaluator").load(name)).model_validate(dict(params))
-    return Component(name=name, params=checked.model_dump(mode="json", context={"canonical": True}))
+    checked = checked_params(f"evaluator {name!r}", params_of(registry("evaluator").load(name)), params)
+    return Component(name=name, params=canonical_params(checked))
 
 
 def open_dataset(component: Component) -> Dataset[Any]:
