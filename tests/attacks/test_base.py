@@ -266,7 +266,7 @@ def test_resolving_fills_in_every_parameter_in_canonical_form() -> None:
     [
         (Component(name="pdg"), THREAT, ["unknown attack 'pdg'", "'pgd'"]),
         (Component(name="pgd", params={"step": 3}), THREAT, ["unknown parameter 'step'", "'steps'"]),
-        (Component(name="pgd", params={"steps": 0}), THREAT, ["'pgd'", "steps", "greater than 0", "got 0"]),
+        (Component(name="pgd", params={"steps": 0}), THREAT, ["'pgd'", "steps", "greater than 0", "is 0"]),
         (Component(name="pgd", params={"step_size": "1/0"}), THREAT, ["step_size", "divides by zero"]),
         (Component(name="pgd"), ThreatModel(norm=Norm.L1, epsilon=Epsilon(1)), ["l1", "l2, linf"]),
         (Component(name="pgd"), THREAT.model_copy(update={"targeted": True}), ["targeted: false"]),

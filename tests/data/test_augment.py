@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from robusteval.data import AUGMENTATIONS
 from robusteval.data.augment import Augmentation, build_augmentations
-from robusteval.schema.errors import DataError, UnknownNameError
+from robusteval.schema.errors import UnknownNameError, UsageError
 from robusteval.schema.types import Component
 
 NEUTRAL: dict[str, dict[str, Any]] = {
@@ -185,11 +185,11 @@ def test_augmentations_are_applied_in_order() -> None:
 def test_wrong_names_and_parameters_are_named() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'flip'"):
         build_augmentations([Component(name="flipp")])
-    with pytest.raises(DataError, match="augmentation 'flip': parameter 'p' is 2"):
+    with pytest.raises(UsageError, match="augmentation 'flip': parameter 'p' is 2"):
         build_augmentations([Component(name="flip", params={"p": 2})])
-    with pytest.raises(DataError, match="unknown parameter 'pads'; did you mean 'pad'"):
+    with pytest.raises(UsageError, match="unknown parameter 'pads'; did you mean 'pad'"):
         build_augmentations([Component(name="pad-crop", params={"pads": 2})])
-    with pytest.raises(DataError, match="the smaller first"):
+    with pytest.raises(UsageError, match="the smaller first"):
         build_augmentations([Component(name="random-resized-crop", params={"scale": [0.9, 0.1]})])
 
 

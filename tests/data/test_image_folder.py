@@ -370,9 +370,8 @@ def test_a_cache_that_is_no_folder_is_a_clear_error(tree: Path, tmp_path: Path) 
 
 
 @pytest.mark.shared
-@pytest.mark.skipif("ROBUSTEVAL_SHARED" not in os.environ, reason="needs ROBUSTEVAL_SHARED")
-def test_pacs_is_read_as_it_is(cache: Path) -> None:
-    data = folder(Path(os.environ["ROBUSTEVAL_SHARED"]) / "data" / "pacs", cache, size=32)
+def test_pacs_is_read_as_it_is(shared: Path, cache: Path) -> None:
+    data = folder(shared / "data" / "pacs", cache, size=32)
     assert data.domains == ("art_painting", "cartoon", "photo", "sketch")
     assert data.classes == ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
     splits = ("train", "validation", "test")

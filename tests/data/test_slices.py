@@ -10,7 +10,7 @@ from PIL import Image
 
 from robusteval.data.slices import load_slice, make_slice, open_dataset
 from robusteval.schema.cells import DataSlice
-from robusteval.schema.errors import DataError, UnknownNameError
+from robusteval.schema.errors import DataError, UnknownNameError, UsageError
 from robusteval.schema.types import Component
 
 DIGITS = Component(name="digits")
@@ -80,7 +80,7 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_parameters_are_one_line(component: Component, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         open_dataset(component)
     assert "\n" not in str(caught.value)
 

@@ -99,13 +99,13 @@ def test_unknown_names_are_named_with_near_matches(name: str, message: str) -> N
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("small-cnn", {"width": 0}, "width: Input should be greater than 0; parameters: width"),
-        ("small-cnn", {"depth": 3}, "depth: Extra inputs are not permitted; parameters: width"),
-        ("small-cnn", {"width": 2.5}, "width:"),
-        ("wide-resnet", {"depth": 27}, r"depth: a WideResNet has depth 6n \+ 4 .* not 27"),
-        ("wide-resnet", {"dropout": float("nan")}, "dropout:"),
-        ("resnet20", {"width": 3}, "parameters: none"),
-        ("timm/resnet18", {"pretrained": "maybe"}, "pretrained:"),
+        ("small-cnn", {"width": 0}, "parameter 'width' is 0; Input should be greater than 0"),
+        ("small-cnn", {"depth": 3}, "unknown parameter 'depth'; did you mean 'width'"),
+        ("small-cnn", {"width": 2.5}, "'width' is 2.5"),
+        ("wide-resnet", {"depth": 27}, r"'depth' is 27; a WideResNet has depth 6n \+ 4 .* not 27"),
+        ("wide-resnet", {"dropout": float("nan")}, "'dropout' is nan"),
+        ("resnet20", {"width": 3}, "unknown parameter 'width'; valid: none"),
+        ("timm/resnet18", {"pretrained": "maybe"}, "'pretrained' is 'maybe'"),
     ],
 )
 def test_wrong_parameters_get_one_line_that_names_them(name: str, params: dict[str, object], message: str) -> None:

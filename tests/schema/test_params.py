@@ -1,0 +1,45 @@
+"""Parameters of registered things: checked in one place, refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from robusteval.schema.errors import UsageError
+from robusteval.schema.params import canonical_params, checked_params
+from robusteval.schema.types import Epsilon, Frozen, PositiveInt
+
+
+class Params(Frozen):
+    """Parameters of a thing."""
+
+    steps: PositiveInt
+    """Steps."""
+    epsilon: Epsilon = Epsilon("8/255")
+    """Radius."""
+
+
+def test_defaults_are_filled_in_and_equal_settings_are_equal_in_canonical_form() -> None:
+    first = checked_params("thing 'x'", Params, {"steps": 2, "epsilon": "16/510"})
+    assert canonical_params(first) == {"steps": 2, "epsilon": "8/255"}
+    assert canonical_params(checked_params("thing 'x'", Params, {"steps": 2})) == canonical_params(first)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "thing 'x': parameter 'steps' is missing"),
+        ({"steps": 0}, "thing 'x': parameter 'steps' is 0; Input should be greater than 0"),
+        ({"steps": 1, "stepz": 2}, "thing 'x': unknown parameter 'stepz'; did you mean 'steps'?"),
+        ({"steps": 1, "epsilon": "8/0"}, "thing 'x': parameter 'epsilon' is '8/0'; epsilon '8/0' divides by zero"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(params: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        checked_params("thing 'x'", Params, params)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_wrong_parameter_is_named() -> None:
+    with pytest.raises(UsageError, match="'steps' is missing; parameter 'epsilon' is -1"):
+        checked_params("thing 'x'", Params, {"epsilon": -1})
