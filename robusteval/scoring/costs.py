@@ -25,6 +25,8 @@ class Costs(Frozen):
     """Passes on validation data, per training example."""
     train_wall_s: NonNegativeFloat | None = None
     """Seconds of this training alone."""
+    selected_on: tuple[str, ...] = ()
+    """What selected the weights, each word once over the seeds."""
 
 
 def read_costs(rows: Sequence[RowSeed], records: Records) -> Costs:
@@ -37,6 +39,7 @@ def read_costs(rows: Sequence[RowSeed], records: Records) -> Costs:
         ),
         selection_passes_per_example=_mean([_selection_passes(record) for record in found]),
         train_wall_s=_mean([None if record is None else record.timing.wall_s for record in found]),
+        selected_on=tuple(sorted({record.training.selected_on for record in found if record and record.training})),
     )
 
 

@@ -46,13 +46,8 @@ def _flat(table: SuiteTable, row: MethodScore) -> dict[str, Any]:
         worst = row.worst.get(column)
         flat[f"{column}_worst_domain"] = None if worst is None else worst.domain
         flat[f"{column}_worst"] = None if worst is None else worst.value
-    for name in (
-        "train_passes_per_example",
-        "start_passes_per_example",
-        "selection_passes_per_example",
-        "train_wall_s",
-    ):
-        flat[name] = getattr(row, name)
+    flat |= {name: getattr(row, name) for name in _COSTS}
+    flat["selected_on"] = " ".join(row.selected_on)
     flat["flags"] = " ".join(row.flags)
     flat["missing"] = "; ".join(_missing_words(row))
     return flat
@@ -151,7 +146,7 @@ def notes(table: SuiteTable) -> list[str]:
     )
     symbols = ", ".join(HEADINGS[column] for column in table.pareto)
     lines.append(f"Pareto *: no other complete row is at least as good in all of {symbols} and better in one.")
-    return lines + _row_notes(table)
+    return lines + _selection_note(table) + _row_notes(table)
 
 
 def _columns_note(table: SuiteTable) -> str:
@@ -167,6 +162,19 @@ def _columns_note(table: SuiteTable) -> str:
     if counts:
         text += f"; examples: {', '.join(counts)}"
     return text + (f"; R under {table.threats[0]}." if table.threats else ".")
+
+
+def _selection_note(table: SuiteTable) -> list[str]:
+    """What selected the weights of which rows."""
+    by: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.selected_on:
+            by.setdefault(" and ".join(row.selected_on), []).append(row.method)
+    if not by:
+        return []
+    words = {"last": "of the last epoch"}
+    groups = "; ".join(f"{words.get(on, f'selected on {on}')}: {', '.join(rows)}" for on, rows in sorted(by.items()))
+    return [f"Weights {groups}. Test and shifted data select nothing."]
 
 
 def _row_notes(table: SuiteTable) -> list[str]:

@@ -182,6 +182,8 @@ class MethodScore(Frozen):
     """Passes on validation data, per training example, mean over seeds."""
     train_wall_s: NonNegativeFloat | None = None
     """Seconds of this training alone, mean over seeds."""
+    selected_on: tuple[str, ...] = ()
+    """What selected the weights: `last` (nothing did), `validation`, `validation-robust`, or what the method says."""
     flags: tuple[str, ...] = ()
     """Codes of the reasons for doubt that any of its cells raised."""
     comparisons: dict[Cell, Comparison] = {}
