@@ -13,8 +13,8 @@ from robusteval.schema.types import Frozen, PositiveInt
 class SmallCnnNetwork(nn.Module):
     """Stem `conv1 bn1`, two stages `layer1 layer2` that halve the resolution and double the channels, `linear`.
 
-    The last feature map is flattened, not averaged: on 16 px digits at linf 0.1, PGD training for 20 epochs reached
-    74 % robust accuracy so, and 54 % with global average pooling at the same cost.
+    The last feature map is flattened, not averaged: on the validation digits at linf 0.1, 12 epochs of PGD training
+    (seed 0) reached 76 % robust accuracy so, and 25 % with global average pooling.
 
     Args:
         width: channels of the stem.
