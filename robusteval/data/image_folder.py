@@ -42,7 +42,8 @@ class ImageFolderParams(Frozen):
     """`domain`: domain/class/file; `split`: train|val|validation|test/class/file, one domain named after the root;
     `auto`: `split` if all first folders have such names, else `domain`."""
     validation: Fraction01 = 0.2
-    """Share of each domain held out for validation, by a hash of the relative path (layout `domain`)."""
+    """Share held out for validation, by a hash of the relative path: of each domain, or, with layout `split` and no
+    validation folder, of `train`."""
     test: Fraction01 = 0.2
     """Share of each domain held out for test, by the same hash (layout `domain`)."""
     cache: str | None = None
@@ -60,7 +61,8 @@ class ImageFolder(Dataset[ImageFolderParams]):
 
     Ids are relative paths, and every image is its own group. With layout `domain`, an image's split is read off the
     hash of its path (by default 60 percent train, 20 validation, 20 test of each domain), so it never changes when
-    other images come or go; folders may nest below the class.
+    other images come or go; folders may nest below the class. With layout `split` and no validation folder, the same
+    hash holds a share of `train` out for validation: something has to select, and it must not be the test split.
     """
 
     Params: ClassVar[type[Frozen]] = ImageFolderParams
@@ -150,10 +152,20 @@ class ImageFolder(Dataset[ImageFolderParams]):
         """Where each split of each domain lies in `_files`; contiguous, because the hash that orders also splits."""
         ranges: dict[tuple[str, Split], tuple[int, int]] = {}
         for index, file in enumerate(self._files):
-            key = (self.domains[0], _SPLIT_FOLDERS[file.top]) if self._by_split else (file.top, self._split(file))
+            key = (self.domains[0], self._named_split(file)) if self._by_split else (file.top, self._split(file))
             first, _ = ranges.get(key, (index, index))
             ranges[key] = (first, index + 1)
         return ranges
+
+    def _named_split(self, file: ImageFile) -> Split:
+        named = _SPLIT_FOLDERS[file.top]
+        if named != "train" or self._has_validation:
+            return named
+        return "validation" if canonical_rank(file.path) / 2**63 >= 1 - self.params.validation else "train"
+
+    @cached_property
+    def _has_validation(self) -> bool:
+        return any(_SPLIT_FOLDERS.get(file.top) == "validation" for file in self._files)
 
     def _split(self, file: ImageFile) -> Split:
         position = canonical_rank(file.path) / 2**63

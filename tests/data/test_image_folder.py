@@ -113,6 +113,19 @@ def test_a_split_tree_is_one_domain_named_after_the_root(tmp_path: Path, cache: 
         assert data.load("cifar", split).ids == names
 
 
+def test_a_split_tree_without_validation_holds_a_share_of_train_out(tmp_path: Path, cache: Path) -> None:
+    root = write_tree(tmp_path / "cifar", ("train", "test"), 60)
+    data = folder(root, cache, validation=0.25)
+    train, validation = data.ids("cifar", "train"), data.ids("cifar", "validation")
+    assert {name.split("/")[0] for name in (*train, *validation)} == {"train"}
+    assert not set(train) & set(validation)
+    assert len(train) + len(validation) == 120
+    assert 15 <= len(validation) <= 45
+    assert len(data.ids("cifar", "test")) == 120
+    assert data.load("cifar", "validation").ids == validation
+    assert folder(root, cache, validation=0.0).ids("cifar", "validation") == ()
+
+
 def test_the_layout_can_be_set_by_hand(tmp_path: Path, cache: Path) -> None:
     root = write_tree(tmp_path / "odd", ("train", "test"), 2)
     assert folder(root, cache, layout="domain").domains == ("test", "train")
