@@ -104,8 +104,14 @@ def listener(*, quiet: bool, verbose: bool) -> Iterator[Listener]:
         yield LineListener(verbose=verbose)
 
 
+_SILENCE_S = 60.0
+"""Seconds after which a run without a finished cell says what it is doing."""
+
+
 class LineListener:
     """One line on standard error for each finished cell, with how far the run is and how long it will take.
+
+    If no cell ends for a minute, a line says what runs and how far it is.
 
     Args:
         verbose: also say when a cell begins.
@@ -114,26 +120,35 @@ class LineListener:
     def __init__(self, *, verbose: bool = False) -> None:
         self._verbose = verbose
         self._finished: list[str] = []
+        self._running: dict[str, tuple[str, str]] = {}
+        self._said_at = float("-inf")
 
     def started(self, key: str, title: str) -> None:
         """A cell begins."""
+        self._running[key] = (title, "")
         if self._verbose:
             _say(f"started {title} [{key[:12]}]")
 
     def progressed(self, key: str, fraction: float, what: str) -> None:
         """A cell is `fraction` done."""
+        title, _ = self._running.get(key, ("", ""))
+        self._running[key] = (title, f" ({what}, {100 * fraction:.0f} %)")
 
     def finished(self, summary: CellSummary, title: str) -> None:
         """A cell has ended."""
+        self._running.pop(summary.key, None)
         self._finished.append(_outcome(summary, title))
 
     def tick(self, done: int, total: int, eta_s: float | None) -> None:
         """The overall state."""
-        left = f"; about {duration(eta_s)} left" if eta_s and done < total else ""
-        if not self._finished and done < total:
-            _say(f"[{done}/{total}] cells{left}")
+        left = f"; about {duration(max(1, round(eta_s)))} left" if eta_s and done < total else ""
+        if not self._finished and done < total and time.monotonic() - self._said_at > _SILENCE_S:
+            running = "; ".join(title + note for title, note in self._running.values())
+            _say(f"[{done}/{total}] {running or 'cells'}{left}")
+            self._said_at = time.monotonic()
         for line in self._finished:
             _say(f"[{done}/{total}] {line}{left}")
+            self._said_at = time.monotonic()
         self._finished.clear()
 
 

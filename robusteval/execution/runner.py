@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from robusteval.planning.plan import Plan, PlannedCell
 
 EXECUTORS = ("auto", "serial", "processes")
+_TICK_S = 2.0
+"""Seconds between two estimates of the remaining time while cells run."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class _Runner:
         )
         self.again = again
         self.total = len(waiting)
+        self.slots = 1
+        self.last_tick = time.monotonic()
         self.cells = cells
         self.estimator = Estimator(waiting.values())
 
@@ -115,13 +119,14 @@ class _Runner:
         )
 
     def _loop(self, executor: Executor) -> None:
-        self._tick(executor)
+        self.slots = executor.slots
+        self._tick()
         while True:
             for cell in self._ready()[: executor.slots - len(self.state.running)]:
                 self._start(cell, executor)
             if self.state.running:
                 self._finish(executor.wait())
-                self._tick(executor)
+                self._tick()
             elif self._only_busy_left():
                 time.sleep(0.3)
             else:
@@ -176,13 +181,16 @@ class _Runner:
             self.state.notes.append(summary.note)
         self.listener.finished(summary, cell.title)
 
-    def _tick(self, executor: Executor) -> None:
+    def _tick(self) -> None:
+        self.last_tick = time.monotonic()
         finished = self.total - len(self.state.waiting) - len(self.state.running)
-        self.listener.tick(finished, self.total, self.estimator.eta(executor.slots))
+        self.listener.tick(finished, self.total, self.estimator.eta(self.slots))
 
     def _progressed(self, key: str, fraction: float, what: str) -> None:
         self.estimator.progressed(key, fraction)
         self.listener.progressed(key, fraction, what)
+        if time.monotonic() - self.last_tick > _TICK_S:
+            self._tick()
 
     def _make_executor(self) -> Executor:
         name = self.options.executor

@@ -55,8 +55,27 @@ def test_without_a_terminal_each_finished_cell_is_one_line(capsys: pytest.Captur
     assert out == ""
     assert err.splitlines() == [
         "[0/2] cells",
-        "[1/2] erm seed 0: train: validation accuracy 97.0 % (1 min 01 s); about 30.0 s left",
+        "[1/2] erm seed 0: train: validation accuracy 97.0 % (1 min 01 s); about 30 s left",
         "[2/2] erm seed 0: clean: FAILED ValueError: two lines (0.5 s)",
+    ]
+
+
+def test_without_a_terminal_a_long_silence_is_broken_by_what_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    shown = LineListener()
+    shown.tick(0, 2, None)
+    shown.started("k1", "erm seed 0: attacked (linf-0.1)")
+    shown.progressed("k1", 0.5, "pgd")
+    now += 30
+    shown.tick(0, 2, 90.0)
+    now += 31
+    shown.tick(0, 2, 60.0)
+    assert capsys.readouterr().err.splitlines() == [
+        "[0/2] cells",
+        "[0/2] erm seed 0: attacked (linf-0.1) (pgd, 50 %); about 1 min 00 s left",
     ]
 
 
