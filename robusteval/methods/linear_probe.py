@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from robusteval.schema.errors import DataError
 
@@ -58,6 +56,10 @@ def fit_probe(train: Features, validation: Features, *, classes: int, grid: Matr
     Raises:
         DataError: a class has no training example.
     """
+    # Planning loads this module for its parameters, and importing scikit-learn takes longer than planning.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     absent = sorted(set(range(classes)) - set(train.labels.tolist()))
     if absent:
         raise DataError(f"lp-ft: no training example of class {', '.join(map(str, absent))}; train on more examples")
