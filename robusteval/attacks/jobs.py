@@ -1,8 +1,8 @@
 """Attacks as steps over independent jobs, so that an engine can keep every batch full.
 
 A job is one run of an attack on one example: one restart, or one target class. Jobs in a batch never influence each
-other: their noise is keyed by (seed, example key, attack, run), each has its own iteration counter and step size, and the
-network gives an image the same logits whatever stands beside it. So the engine may mix jobs of different age, drop
+other: their noise is keyed by (seed, example key, attack, run), each has its own iteration counter and step size, and
+the network gives an image the same logits whatever stands beside it. So the engine may mix jobs of different age, drop
 one the moment it has succeeded, and fill its place with the next, without changing any verdict.
 """
 
@@ -15,15 +15,28 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from robusteval.attacks.base import Attack
+from robusteval.attacks.base import Attack, Found, OnVerdict, Standing
+from robusteval.attacks.guard import untouched
 from robusteval.models.classifier import Classifier
+from robusteval.models.forms import Precision
 from robusteval.models.search import SearchModel
 from robusteval.schema.types import Frozen
 
 P = TypeVar("P", bound=Frozen)
 
 State = dict[str, Tensor]
-"""Everything a batch of J jobs remembers between two steps; every tensor has J as its first dimension."""
+"""Everything a batch of J jobs remembers between two steps; every tensor has J as its first dimension.
+
+Counters that the host must read at each step may stay on the host, so that no step waits for an accelerator. The
+engine reads three names itself, all (J,) bool and optional: `STUCK`, `UNDEFINED` and `NEAR`.
+"""
+
+STUCK = "stuck"
+"""State of a job: its input gradient was exactly zero at some step."""
+UNDEFINED = "undefined"
+"""State of a job: its input gradient was NaN or infinite at some step."""
+NEAR = "near"
+"""State of a job: a margin met on the way was within `SearchModel.uncertainty` of the boundary."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +70,34 @@ class Step:
         claims: (J,) bool, the search model says that the candidate is misclassified and inside the ball. The engine
             verifies with the original model in float32; a job whose claim is refuted goes on.
         finished: (J,) bool, the run has used up its budget.
+        forward: (J,) int64 forward passes of this step, if jobs differ in them; else every job has the same share.
+        backward: (J,) int64 backward passes, likewise.
     """
 
     candidates: Tensor
     claims: Tensor
     finished: Tensor
+    forward: Tensor | None = None
+    backward: Tensor | None = None
 
 
 class JobAttack(Attack[P]):
     """An attack that is written as steps over jobs; `run` hands it to the engine."""
 
     slots: ClassVar[int] = 128
-    """Jobs in one batch of the network; never changes verdicts."""
+    """Jobs in one batch of the network on a CPU, eight times as many on an accelerator; never changes verdicts."""
+    many: ClassVar[int] = 1024
+    """Examples wanted in one call, so that batches stay full; never changes verdicts."""
+    fitting: int | None = None
+    """Jobs that were found to fit into memory, once `slots` did not."""
+    search: SearchModel | None = None
+    """Set by who runs several attacks on one model, to prepare it once; not used where it does not fit the model."""
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of the search."""
+        chosen: Precision = getattr(self.params, "precision", "exact")
+        return chosen
 
     @abstractmethod
     def runs(self, classes: int) -> int:
@@ -88,6 +117,16 @@ class JobAttack(Attack[P]):
 
         return attack_all(self, model, images, labels, keys=keys, seed=seed)
 
+    def _search(self, model: Classifier, examples: Standing, seed: int, on_verdict: OnVerdict | None) -> Found:
+        """Run the jobs; the engine verifies each claim with the original model itself."""
+        from robusteval.attacks.active import Engine
+
+        with untouched(self.name, model):
+            found = Engine(self, model, examples, seed, on_verdict).run()
+        for verdict in found.verdicts:
+            self._symptoms.update(verdict.symptoms)
+        return found
+
 
 def joined(first: State | None, second: State) -> State:
     """The jobs of both states, in this order."""
@@ -96,9 +135,21 @@ def joined(first: State | None, second: State) -> State:
     return {name: torch.cat([value, second[name]]) for name, value in first.items()}
 
 
+def replaced(state: State, rows: Tensor, others: State) -> State:
+    """The same jobs, but those at `rows` have made room for `others`."""
+    places = _on_devices(rows, state)
+    return {name: value.index_copy(0, places[value.device], others[name]) for name, value in state.items()}
+
+
 def selected(state: State, rows: Tensor) -> State:
     """The jobs at `rows`, in this order."""
-    return {name: value.index_select(0, rows) for name, value in state.items()}
+    places = _on_devices(rows, state)
+    return {name: value.index_select(0, places[value.device]) for name, value in state.items()}
+
+
+def _on_devices(rows: Tensor, state: State) -> dict[torch.device, Tensor]:
+    # What an attack must know without waiting for the device may live on the host.
+    return {device: rows.to(device) for device in {value.device for value in state.values()}}
 
 
 def target_classes(logits: Tensor, runs: Tensor) -> Tensor:
