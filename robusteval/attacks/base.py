@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar, final
 
 import torch
@@ -30,6 +30,76 @@ P = TypeVar("P", bound=Frozen)
 SIGHT = (Access.WHITE_BOX, Access.SCORE, Access.DECISION)
 """What an attacker may see, from most to least."""
 
+JUDGED = 128
+"""Images the original model predicts in one pass when it judges; bounds the memory, never changes verdicts."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one example; the engine gives it the moment it is decided.
+
+    Attributes:
+        example: position in the call's images.
+        broken: the original model errs, in float32, on an image inside the threat model.
+        run: restart or target that broke it, from 0; -1 for a survivor.
+        step: step of that run, from 1; for a survivor the steps of all its runs.
+        margin: logit of the label minus the largest other logit, on the adversarial or the clean image.
+        norm: size of the perturbation in the threat's norm.
+        forward: forward passes spent on this example by the attack, verification included.
+        backward: backward passes.
+        symptoms: what its runs met, named as in `attacks.symptoms`.
+    """
+
+    example: int
+    broken: bool
+    run: int
+    step: int
+    margin: float
+    norm: float
+    forward: int
+    backward: int
+    symptoms: tuple[str, ...] = ()
+
+
+OnVerdict = Callable[[Verdict], None]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """N examples that the model gets right.
+
+    Attributes:
+        images: (N, C, H, W) float32 in [0, 1].
+        labels: (N,) int64.
+        keys: (N,) int64 hashes of the example ids.
+        logits: (N, K) float32 clean logits of the original model.
+    """
+
+    images: Tensor
+    labels: Tensor
+    keys: Tensor
+    logits: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an attack found on N examples, verified.
+
+    Attributes:
+        images: (N, C, H, W); read only where `broken`.
+        broken: (N,) bool.
+        margin: (N,) float32 margins on `images`.
+        verdicts: one an example from attacks that the engine runs, else empty.
+    """
+
+    images: Tensor
+    broken: Tensor
+    margin: Tensor
+    verdicts: tuple[Verdict, ...] = ()
+
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -45,6 +115,7 @@ class AttackResult:
         flags: symptoms seen on the way, in this batch.
         symptoms: the same as counts of examples, which add up over batches.
         attacked: number of examples that the attack was run on.
+        verdicts: per attacked example, from attacks that the engine runs; empty otherwise.
     """
 
     adversarial: Tensor
@@ -55,6 +126,7 @@ class AttackResult:
     flags: tuple[Flag, ...] = ()
     symptoms: Mapping[str, int] = field(default_factory=dict)
     attacked: int = 0
+    verdicts: tuple[Verdict, ...] = ()
 
 
 class Attack(ABC, Generic[P]):
@@ -128,7 +200,16 @@ class Attack(ABC, Generic[P]):
         self._symptoms.update(result.symptoms)
 
     @final
-    def __call__(self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int) -> AttackResult:
+    def __call__(
+        self,
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        keys: Tensor,
+        seed: int,
+        on_verdict: OnVerdict | None = None,
+    ) -> AttackResult:
         """Attack `images` (B, C, H, W) float32 in [0, 1] with true `labels` (B,) int64.
 
         Args:
@@ -137,6 +218,7 @@ class Attack(ABC, Generic[P]):
             labels: true labels.
             keys: (B,) int64 hashes of the example ids; all randomness comes from (seed, key, attack, restart).
             seed: evaluation seed.
+            on_verdict: told each verdict as soon as it is final, by attacks that the engine runs; others never call.
 
         Raises:
             CellError: the inputs or the attack's output break the contract (NaN, wrong shape, outside the box).
@@ -146,18 +228,21 @@ class Attack(ABC, Generic[P]):
         self._symptoms = Counter()
         before = model.passes.snapshot()
         images = images.detach()
+        verdicts: tuple[Verdict, ...] = ()
         with model.frozen():
-            clean_margin, clean_broken = _judge(model, images, labels)
-            standing = (~clean_broken).nonzero().flatten()
-            adversarial, broken, margin = images.clone(), clean_broken.clone(), clean_margin.clone()
+            logits = original_logits(model, images)
+            margin, broken = judged(logits, labels)
+            adversarial = images.clone()
+            standing = (~broken).nonzero().flatten()
             if len(standing) and float(self.threat.epsilon) > 0:
-                candidates = self._propose(model, images[standing], labels[standing], keys[standing], seed)
-                new_margin, new_broken = _judge(model, candidates, labels[standing])
-                self.observe(NAN_LOGITS, new_margin.isnan())
-                found = standing[new_broken]
-                adversarial[found] = candidates[new_broken]
-                broken[found] = True
-                margin[found] = new_margin[new_broken]
+                place = standing.tolist()
+                examples = Standing(images[standing], labels[standing], keys[standing], logits[standing])
+                found = self._search(model, examples, seed, _translated(on_verdict, place))
+                where = standing[found.broken]
+                adversarial[where] = found.images[found.broken]
+                broken[where] = True
+                margin[where] = found.margin[found.broken]
+                verdicts = tuple(replace(verdict, example=place[verdict.example]) for verdict in found.verdicts)
         symptoms = {name: count for name, count in sorted(self._symptoms.items()) if count}
         return AttackResult(
             adversarial=adversarial,
@@ -168,14 +253,19 @@ class Attack(ABC, Generic[P]):
             flags=flags_from_symptoms(self.name, symptoms, len(standing)),
             symptoms=symptoms,
             attacked=len(standing),
+            verdicts=verdicts,
         )
 
-    def _propose(self, model: Classifier, images: Tensor, labels: Tensor, keys: Tensor, seed: int) -> Tensor:
-        clean = images.clone()
+    def _search(self, model: Classifier, examples: Standing, seed: int, on_verdict: OnVerdict | None) -> Found:
+        """Let `run` propose, and judge what it proposed."""
+        clean = examples.images.clone()
         with untouched(self.name, model):
-            proposed = self.run(model, images, labels, keys=keys, seed=seed)
+            proposed = self.run(model, examples.images, examples.labels, keys=examples.keys, seed=seed)
         proposed = check_proposal(self.name, proposed, clean, self.threat, bounded=self.bounded)
-        return clip_to_threat(proposed, clean, self.threat)
+        proposed = clip_to_threat(proposed, clean, self.threat)
+        margin, broken = judged(original_logits(model, proposed), examples.labels)
+        self.observe(NAN_LOGITS, margin.isnan())
+        return Found(proposed, broken, margin)
 
     @abstractmethod
     def run(self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int) -> Tensor:
@@ -188,15 +278,27 @@ class Attack(ABC, Generic[P]):
 
 
 @torch.no_grad()
-def _judge(model: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Margin (B,) and error (B,) of each image; NaN logits are an error with a NaN margin."""
+def original_logits(model: Classifier, images: Tensor) -> Tensor:
+    """Float32 logits (B, K) of the original model, in passes of at most `JUDGED` images."""
     with torch.autocast(images.device.type, enabled=False):
-        logits = model(images).float()
+        parts = [model(part).float() for part in torch.split(images, JUDGED)]
+    return torch.cat(parts)
+
+
+def judged(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Margin (B,) and error (B,) of each image; NaN logits are an error with a NaN margin."""
     own = logits.gather(1, labels[:, None]).squeeze(1)
     margin = own - logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1)
     undefined = logits.isnan().any(dim=1)
     wrong = (logits.argmax(dim=1) != labels) | undefined
     return torch.where(undefined, float("nan"), margin), wrong
+
+
+def _translated(on_verdict: OnVerdict | None, place: list[int]) -> OnVerdict | None:
+    """The same listener for verdicts that number examples otherwise."""
+    if on_verdict is None:
+        return None
+    return lambda verdict: on_verdict(replace(verdict, example=place[verdict.example]))
 
 
 def build_attack(component: Component, threat: ThreatModel) -> Attack[Any]:

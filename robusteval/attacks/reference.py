@@ -7,24 +7,17 @@ driver over the correctly classified examples in key order, with `batch_size=chu
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 
-from pydantic import model_validator
 from torch import Tensor
 
 from robusteval.attacks.base import Attack
 from robusteval.attacks.bridging import PlainModule, foreign, seeded
+from robusteval.attacks.cascade import QUERIES, STEPS, TARGETS, Cascade, CascadeParams, StageName, summed
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import UsageError
-from robusteval.schema.types import Access, Frozen, Norm, PositiveInt, ThreatModel
+from robusteval.schema.types import Access, Norm, PositiveInt, ThreatModel
 
-StageName = Literal["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
-
-VERSIONS: dict[str, tuple[StageName, ...]] = {
-    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
-    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
-    "rand": ("apgd-ce", "apgd-dlr"),
-}
 NORM_WORDS = {Norm.LINF: "Linf", Norm.L2: "L2", Norm.L1: "L1"}
 MIN_CLASSES: dict[str, int] = {"apgd-dlr": 3, "apgd-t": 4}
 """The DLR loss divides by the distance to the third largest logit, its targeted form by one to the fourth."""
@@ -32,45 +25,18 @@ MIN_SIDE = 5
 """Square starts from a grid of 5 x 5 tiles in l2 and l1."""
 
 
-class AutoAttackParams(Frozen):
+class AutoAttackReferenceParams(CascadeParams):
     """Parameters of the reference AutoAttack."""
 
-    version: Literal["standard", "plus", "rand", "custom"] = "standard"
-    """Published ensemble; `rand` averages gradients over 20 passes, for randomised models."""
-    attacks: tuple[StageName, ...] = ()
-    """Attacks of `custom`, in order; empty otherwise."""
     chunk: PositiveInt = 100
     """Examples attacked together, whatever the evaluator's batch size; noise depends on the place in the chunk."""
-    steps: PositiveInt | None = None
-    """Iterations of APGD and FAB, for `custom` only; 100 as published."""
-    queries: PositiveInt | None = None
-    """Queries of Square, for `custom` only; 5000 as published."""
-    restarts: PositiveInt | None = None
-    """Restarts of apgd-ce, apgd-dlr and fab, for `custom` only; 5 as published."""
-
-    @model_validator(mode="after")
-    def _custom_is_complete(self) -> Self:
-        if self.version == "custom":
-            if not self.attacks:
-                raise ValueError(f"version custom needs 'attacks', some of {', '.join(VERSIONS['plus'])}")
-            return self
-        for name in ("attacks", "steps", "queries", "restarts"):
-            if getattr(self, name):
-                raise ValueError(f"{name!r} changes the published settings; write version: custom to use it")
-        return self
-
-    @property
-    def order(self) -> tuple[StageName, ...]:
-        """The attacks, in order."""
-        return self.attacks if self.version == "custom" else VERSIONS[self.version]
 
 
-class AutoAttackReference(Attack[AutoAttackParams]):
+class AutoAttackReference(Cascade[AutoAttackReferenceParams]):
     """pyautoattack's ensemble, each member on what the earlier ones left standing."""
 
     name = "autoattack-reference"
-    Params = AutoAttackParams
-    norms = frozenset(Norm)
+    Params = AutoAttackReferenceParams
 
     @property
     def needs(self) -> Access:
@@ -86,31 +52,16 @@ class AutoAttackReference(Attack[AutoAttackParams]):
         for member in self.params.order:
             _check_model(member, self.threat, model)
 
-    def run(self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int) -> Tensor:
-        """See `Attack.run`."""
-        proposed = images.clone()
-        standing = labels.new_ones(labels.shape).bool()
-        for stage in self.stages():
-            where = standing.nonzero().flatten()
-            if not len(where):
-                break
-            result = stage(model, images[where], labels[where], keys=keys[where], seed=seed)
-            self.absorb(result)
-            proposed[where[result.broken]] = result.adversarial[result.broken]
-            standing[where[result.broken]] = False
-        return proposed
-
     @classmethod
-    def passes(cls, params: AutoAttackParams, classes: int) -> tuple[int, int]:
+    def passes(cls, params: AutoAttackReferenceParams, classes: int) -> tuple[int, int]:
         """See `Attack.passes`."""
-        spent = [_stage_passes(name, params, classes) for name in params.order]
-        return sum(forward for forward, _ in spent) + 2, sum(backward for _, backward in spent)
+        return summed(params.order, lambda name: _stage_passes(name, params, classes))
 
 
-class AutoAttackStage(Attack[AutoAttackParams]):
+class AutoAttackStage(Attack[AutoAttackReferenceParams]):
     """One member of the ensemble; `_stage` makes the concrete classes."""
 
-    Params = AutoAttackParams
+    Params = AutoAttackReferenceParams
     norms = frozenset(Norm)
     member: ClassVar[StageName]
     """Which attack of the library."""
@@ -130,7 +81,7 @@ class AutoAttackStage(Attack[AutoAttackParams]):
         return proposed
 
     @classmethod
-    def passes(cls, params: AutoAttackParams, classes: int) -> tuple[int, int]:
+    def passes(cls, params: AutoAttackReferenceParams, classes: int) -> tuple[int, int]:
         """See `Attack.passes`."""
         return _stage_passes(cls.member, params, classes)
 
@@ -166,24 +117,8 @@ def _check_model(member: StageName, threat: ThreatModel, model: Classifier) -> N
         )
 
 
-def _targets(member: StageName, params: AutoAttackParams, norm: Norm, classes: int) -> int:
-    """Target classes of a targeted attack: nine as published, five for apgd-t in l1, never more than there are."""
-    published = 5 if member == "apgd-t" and norm is Norm.L1 and params.version == "standard" else 9
-    return min(published, classes - 1)
-
-
-def _restarts(member: StageName, params: AutoAttackParams, norm: Norm) -> int:
-    """Restarts as published: 5, but 1 in `standard` and `rand`, except for apgd-ce in l1."""
-    if member in ("apgd-t", "fab-t", "square"):
-        return 1
-    if params.restarts is not None:
-        return params.restarts
-    published_once = params.version == "rand" or (params.version == "standard" and norm is not Norm.L1)
-    return 1 if published_once else 5
-
-
 def _library_attack(
-    member: StageName, params: AutoAttackParams, threat: ThreatModel, model: Classifier, seed: int
+    member: StageName, params: AutoAttackReferenceParams, threat: ThreatModel, model: Classifier, seed: int
 ) -> Any:
     """The library's attack object with the settings of its driver."""
     from robusteval.models.bridges import import_pyautoattack
@@ -199,25 +134,25 @@ def _library_attack(
         "seed": seed,
         "device": model.device,
         "verbose": False,
-        "n_restarts": _restarts(member, params, threat.norm),
+        "n_restarts": params.restarts_of(member, threat.norm),
     }
     plain = PlainModule(model)
-    steps = params.steps or 100
-    targets = _targets(member, params, threat.norm, model.classes)
+    steps = params.steps or STEPS
+    targets = min(params.targets_of(member, threat.norm), model.classes - 1)
     if member == "square":
-        return SquareAttack(plain, p_init=0.8, n_queries=params.queries or 5000, resc_schedule=False, **common)
+        return SquareAttack(plain, p_init=0.8, n_queries=params.queries or QUERIES, resc_schedule=False, **common)
     if member in ("fab", "fab-t"):
         return FABAttack_PT(plain, n_iter=steps, targeted=member == "fab-t", n_target_classes=targets, **common)
     common |= {
         "n_iter": steps,
         "rho": 0.75,
-        "use_largereps": threat.norm is Norm.L1 and params.version == "standard",
+        "use_largereps": params.shrinks(threat.norm),
         "logger": _Silence(),
     }
     if member == "apgd-t":
         return APGDAttack_targeted(plain, eot_iter=1, n_target_classes=targets, **common)
     loss = "ce" if member == "apgd-ce" else "dlr"
-    return APGDAttack(plain, loss=loss, eot_iter=20 if params.version == "rand" else 1, **common)
+    return APGDAttack(plain, loss=loss, eot_iter=params.averaged, **common)
 
 
 class _Silence:
@@ -227,17 +162,17 @@ class _Silence:
         """Drop a message."""
 
 
-def _stage_passes(member: StageName, params: AutoAttackParams, classes: int) -> tuple[int, int]:
+def _stage_passes(member: StageName, params: AutoAttackReferenceParams, classes: int) -> tuple[int, int]:
     """Passes on an example that survives, verification included (counted on pyautoattack 0.2.0)."""
-    steps, targets = params.steps or 100, min(9, classes - 1)
+    steps, targets = params.steps or STEPS, min(TARGETS, classes - 1)
     if member == "square":
-        return (params.queries or 5000) + 5, 0
+        return (params.queries or QUERIES) + 5, 0
     if member == "fab-t":
         return targets * (2 * steps + 3) + 3, targets * steps
     if member == "apgd-t":
         return targets * (steps + 2) + 3, targets * (steps + 1)
-    restarts = _restarts(member, params, Norm.LINF)
+    restarts = params.restarts_of(member, Norm.LINF)
     if member == "fab":
         return restarts * (2 * steps + 2) + 3, restarts * classes * steps
-    averaged = 20 if params.version == "rand" else 1
-    return restarts * averaged * (steps + 1) + 3, restarts * averaged * (steps + 1)
+    spent = restarts * params.averaged * (steps + 1)
+    return spent + 3, spent

@@ -258,6 +258,8 @@ def _found(record: ResultRecord) -> list[tuple[str, str]]:
         for flag in record.evaluation.flags:
             facts.append((f"flag {flag.code}", f"{flag.severity}: {flag.evidence}; {flag.next_step}"))
         facts.append(("passes", json.dumps(record.evaluation.budget.model_dump())))
+        named = (("spec", record.evaluation.spec), ("details", record.evaluation.details))
+        facts += [(name, value) for name, value in named if value is not None]
     if record.training is not None:
         training = record.training
         facts += [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +12,21 @@ import torch
 from pydantic import Field
 
 from robusteval.attacks import ATTACKS
-from robusteval.attacks.base import Attack, build_attack
+from robusteval.attacks.base import Attack, Verdict, build_attack
+from robusteval.attacks.jobs import AnyJobAttack, JobAttack
+from robusteval.attacks.spec_id import spec_id
 from robusteval.attacks.symptoms import NAN_LOGITS, flags_from_symptoms
 from robusteval.data.batches import Batch, DeviceSet
 from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.base import EvaluationContext, Evaluator
+from robusteval.evaluators.clerk import Clerk
+from robusteval.evaluators.details import Details
 from robusteval.evaluators.journal import Journal
 from robusteval.evaluators.masking import CHECKED, Tally, black_box_flags, masking_flags
 from robusteval.evaluators.predictions import accuracy_metric, check_fit, domain_accuracies
 from robusteval.models.classifier import Classifier
+from robusteval.models.forms import PROBES
+from robusteval.models.search import SearchModel
 from robusteval.schema.digest import json_digest
 from robusteval.schema.errors import UsageError
 from robusteval.schema.params import canonical_params, checked_params
@@ -28,6 +35,8 @@ from robusteval.schema.specs import ComponentSpec
 from robusteval.schema.types import Access, Component, Frozen, ThreatModel
 
 CLEAN = "clean"
+PACKED_BYTES = 2**27
+"""Clean images of one call to an attack that packs its own batches take at most this much memory, or fill its slots."""
 
 
 class AdversarialParams(Frozen):
@@ -71,7 +80,7 @@ def plan_stages(attacks: Sequence[Component], threat: ThreatModel, classes: int)
         members = attack.stages()
         for position, member in enumerate(members):
             forward, backward = member.passes(member.params, classes)
-            suffix = member.name.removeprefix(attack.name) if len(members) > 1 else ""
+            suffix = f"/{member.name.rpartition('/')[2]}" if len(members) > 1 else ""
             stages.append(Stage(label + suffix, member, position == 0, forward + 2 * backward))
     return stages
 
@@ -145,8 +154,11 @@ class _Run:
         }
         self.journal = Journal(context.scratch, json_digest(question))
         self.stages = list(stages)
+        labels = [stage.label for stage in stages]
+        self.details = Details(context.scratch, json_digest(question), labels, self.order)
         self.outcomes: dict[str, list[bool]] = {}
         self._current: list[bool] = []
+        self._search: SearchModel | None = None
         self._cost_done, self._cost_total = 0, 1 + sum(stage.cost for stage in stages)
 
     def predict_clean(self) -> None:
@@ -160,6 +172,8 @@ class _Run:
                 logits = self.model(batch.images)
             undefined = logits.isnan().any(dim=1)
             right = (logits.argmax(dim=1) == batch.labels) & ~undefined
+            self.details.predicted(positions.tolist(), logits.argmax(dim=1).tolist())
+            self.details.save()
             symptoms = {NAN_LOGITS: int(undefined.sum())}
             self.journal.extend(CLEAN, right.tolist(), symptoms, len(right), self.model.passes.since(before))
             self._progress(len(self.journal.part(CLEAN).kept) / n, 1, CLEAN)
@@ -172,19 +186,61 @@ class _Run:
         if stage.first and not self.params.cascade:
             self._current = self.outcomes[CLEAN]
         standing = [position for position, stands in enumerate(self._current) if stands]
-        size = stage.attack.composition or self.context.batch_size
-        part = self.journal.part(stage.label)
-        for positions in self._batches(stage.label, standing, size):
-            batch = self.examples.batch(positions)
-            result = stage.attack(self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed)
-            kept = (~result.broken).tolist()
-            self.journal.extend(stage.label, kept, result.symptoms, result.attacked, result.budget)
-            self._progress(len(part.kept) / len(standing), stage.cost, stage.label)
+        if isinstance(stage.attack, JobAttack):
+            self._attack_packed(stage, stage.attack, standing)
+        else:
+            self._attack_in_batches(stage, standing)
         after = list(self._current)
-        for position, stands in zip(standing, part.kept, strict=True):
+        for position, stands in zip(standing, self.journal.part(stage.label).kept, strict=True):
             after[position] = stands
         self.outcomes[stage.label] = self._current = after
         self._cost_done += stage.cost
+
+    def _attack_in_batches(self, stage: Stage, standing: list[int]) -> None:
+        part = self.journal.part(stage.label)
+        for positions in self._batches(stage.label, standing, stage.attack.composition or self.context.batch_size):
+            batch = self.examples.batch(positions)
+            result = stage.attack(self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed)
+            self.details.note(stage.label, positions.tolist(), result)
+            self.details.save()
+            kept = (~result.broken).tolist()
+            self.journal.extend(stage.label, kept, result.symptoms, result.attacked, result.budget)
+            self._progress(len(part.kept) / len(standing), stage.cost, stage.label)
+
+    def _attack_packed(self, stage: Stage, attack: AnyJobAttack, standing: list[int]) -> None:
+        """Give the engine many examples at a time and write its verdicts down as they come."""
+        part = self.journal.part(stage.label)
+        bytes_each = 4 * math.prod(self.model.input_shape)
+        size = max(1, min(attack.many, max(attack.slots, PACKED_BYTES // bytes_each)))
+        while missing := part.missing(len(standing)):
+            places = missing[:size]
+            attack.search = self._prepared_search(attack)
+            batch = self._batch([standing[place] for place in places])
+            clerk = Clerk(
+                self.journal,
+                stage.label,
+                places,
+                keep=lambda verdicts: self._keep(stage.label, standing, verdicts),
+                written=lambda: self._progress(part.done / len(standing), stage.cost, stage.label),
+            )
+            result = attack(
+                self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed, on_verdict=clerk.hear
+            )
+            clerk.close(result)
+
+    def _keep(self, label: str, standing: list[int], verdicts: Mapping[int, Verdict]) -> None:
+        self.details.hear(label, ((standing[place], verdict) for place, verdict in verdicts.items()))
+        self.details.save()
+
+    def _prepared_search(self, attack: AnyJobAttack) -> SearchModel:
+        """One search model for all attacks, measured on the same examples after a resume as before it."""
+        if self._search is None:
+            self._search = SearchModel(self.model)
+        probes = [position for position, right in enumerate(self.outcomes[CLEAN]) if right][:PROBES]
+        before = self.model.passes.snapshot()
+        self._search.at(attack.precision).prepare(self._batch(probes).images)
+        self.journal.spend(self.model.passes.since(before))
+        return self._search
 
     def check(self, threat: ThreatModel) -> tuple[Flag, ...]:
         """Flags of the masking checks on the first correctly classified examples."""
@@ -208,6 +264,17 @@ class _Run:
             domains=self.data.domain_counts,
             flags=_distinct([*checked, *self._attack_flags()]),
             budget=self.journal.budget,
+            spec=self._spec(),
+        )
+
+    def _spec(self) -> str | None:
+        assert self.context.threat is not None
+        return spec_id(
+            self.params.attacks,
+            self.context.threat,
+            examples=len(self.examples),
+            seed=self.context.seed,
+            classes=self.model.classes,
         )
 
     def _metrics(self, robust: list[bool]) -> Iterator[Metric]:

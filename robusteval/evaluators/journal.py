@@ -22,15 +22,26 @@ class Part:
         kept: for each example that is done, in the order of the part, whether it is still classified correctly.
         symptoms: symptom to number of examples.
         attacked: number of examples that were really attacked.
+        ahead: examples that are done while one before them is not: place in the part, and whether still correct.
     """
 
     kept: list[bool] = field(default_factory=list)
     symptoms: Counter[str] = field(default_factory=Counter)
     attacked: int = 0
+    ahead: dict[int, bool] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        """Number of examples that are done."""
+        return len(self.kept) + len(self.ahead)
+
+    def missing(self, total: int) -> list[int]:
+        """Places of the `total` examples that are not done, in order."""
+        return [place for place in range(len(self.kept), total) if place not in self.ahead]
 
 
 class Journal:
-    """Parts, flags and the budget of one evaluation, saved after every batch.
+    """Parts, flags and the budget of one evaluation, saved after every batch, or every few verdicts.
 
     Args:
         scratch: where to save, or None to keep everything in memory.
@@ -59,16 +70,30 @@ class Journal:
         part.kept += kept
         part.symptoms.update(symptoms)
         part.attacked += attacked
-        self._spend(spent)
+        self.spend(spent)
+        self._save()
+
+    def settle(
+        self, name: str, kept: Mapping[int, bool], symptoms: Mapping[str, int], attacked: int, spent: Budget
+    ) -> None:
+        """Add verdicts to a part, each at its place and in any order, and save."""
+        part = self.part(name)
+        part.ahead.update(kept)
+        while len(part.kept) in part.ahead:
+            part.kept.append(part.ahead.pop(len(part.kept)))
+        part.symptoms.update(symptoms)
+        part.attacked += attacked
+        self.spend(spent)
         self._save()
 
     def settle_flags(self, flags: Sequence[Flag], spent: Budget) -> None:
         """Store the result of the masking checks and save."""
         self.flags = list(flags)
-        self._spend(spent)
+        self.spend(spent)
         self._save()
 
-    def _spend(self, spent: Budget) -> None:
+    def spend(self, spent: Budget) -> None:
+        """Add passes that belong to no part; saved with the next batch."""
         self.budget = Budget(
             forward=self.budget.forward + spent.forward, backward=self.budget.backward + spent.backward
         )
@@ -88,6 +113,7 @@ class Journal:
                         "kept": pack_bits(part.kept),
                         "symptoms": dict(part.symptoms),
                         "attacked": part.attacked,
+                        "ahead": {str(place): kept for place, kept in part.ahead.items()},
                     }
                     for name, part in self._parts.items()
                 },
@@ -103,4 +129,5 @@ class Journal:
                 kept=unpack_bits(part["kept"], part["done"]),
                 symptoms=Counter(part["symptoms"]),
                 attacked=part["attacked"],
+                ahead={int(place): kept for place, kept in part["ahead"].items()},
             )

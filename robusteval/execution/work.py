@@ -8,6 +8,7 @@ from robusteval.data.batches import DeviceSet
 from robusteval.data.slices import load_slice, make_slice, open_dataset
 from robusteval.evaluators import EVALUATORS
 from robusteval.evaluators.base import EvaluationContext
+from robusteval.evaluators.details import BLOB as DETAILS
 from robusteval.methods.resolve import build_method
 from robusteval.methods.trainer import train
 from robusteval.models.build import build_classifier
@@ -76,7 +77,9 @@ def evaluate_cell(cell: EvalCell, store: Store, device: str, progress: Progress)
         scratch=store.scratch(cell.key),
         progress=progress,
     )
-    return evaluator.evaluate(model, examples, context)
+    evaluation = evaluator.evaluate(model, examples, context)
+    details = None if context.scratch is None else context.scratch.get(DETAILS)
+    return evaluation if details is None else evaluation.model_copy(update={"details": store.put_artefact(details)})
 
 
 def load_model(reference: ModelRef, store: Store) -> Classifier:

@@ -91,6 +91,10 @@ class Evaluation(Frozen):
     """Reasons for doubt."""
     budget: Budget = Budget()
     """Passes spent."""
+    details: Digest | None = None
+    """SHA-256 of the artefact with the verdict of each attack on each example; part of neither hash."""
+    spec: str | None = None
+    """Name of a robust accuracy that AutoAttack measured, such as `aa-standard@linf-8/255@n1000@seed0@engine1`."""
 
 
 class TrainingResult(Frozen):

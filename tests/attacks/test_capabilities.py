@@ -63,6 +63,13 @@ SCORE = {"access": Access.SCORE}
 TABLE = [
     Row("fgsm", (LINF, L2), **FIXED),
     Row("pgd", (LINF, L2)),
+    Row("apgd-ce", (LINF, L2, L1), params={"steps": 20, "restarts": 1}),
+    Row("apgd-dlr", (LINF, L2, L1), params={"steps": 20, "restarts": 1}),
+    Row("apgd-t", (LINF, L2, L1), params={"steps": 20}),
+    Row("fab", (LINF, L2, L1), params={"steps": 20}, **FIXED),
+    Row("fab-t", (LINF, L2, L1), params={"steps": 20}, **FIXED),
+    Row("square", (LINF, L2, L1), (0.5, 0.3, 0.5), {"queries": 300}, **SCORE),
+    Row("autoattack", (LINF, L2, L1), params={"version": "custom", "attacks": ["apgd-ce", "fab-t"], "steps": 20}),
     member("apgd-ce"),
     member("apgd-dlr"),
     member("apgd-t"),

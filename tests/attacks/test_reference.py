@@ -10,7 +10,7 @@ from torch import nn
 
 from robusteval.attacks.base import build_attack, resolve_attack
 from robusteval.attacks.bridging import PlainModule
-from robusteval.attacks.reference import VERSIONS
+from robusteval.attacks.cascade import VERSIONS
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import CellError, UsageError
 from robusteval.schema.types import Component, Epsilon, Norm, ThreatModel

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pyautoattack
 import pyautoattack.autoattack
 import pytest
+import safetensors.numpy
 import torch
 
 from robusteval.attacks.bridging import PlainModule
+from robusteval.evaluators import clerk, details
 from robusteval.evaluators.adversarial import AdversarialEvaluator, AdversarialParams
 from robusteval.evaluators.base import EvaluationContext
 from robusteval.schema.errors import UnknownNameError, UsageError
@@ -136,6 +139,132 @@ def test_an_interrupted_run_resumes_to_the_same_evaluation_and_budget(seed, task
         break
     assert kills >= 3
     assert found == expected
+
+
+ENGINE_AA = {
+    "name": "autoattack",
+    "params": {
+        "version": "custom",
+        "attacks": ["apgd-ce", "fab-t", "square"],
+        "steps": 6,
+        "queries": 30,
+        "restarts": 1,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def packed(task):
+    return evaluate(task, attacks=[ENGINE_AA])
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_attacks_that_pack_their_batches_do_not_depend_on_batch_size_or_order(batch_size, task, packed) -> None:
+    assert evaluate(task, attacks=[ENGINE_AA], batch_size=batch_size) == packed
+    order = np.random.default_rng(batch_size).permutation(90)
+    shuffled = evaluate(task, task.data.take(order), attacks=[ENGINE_AA])
+    for name, expected in bits(packed).items():
+        assert (bits(shuffled)[name] == expected[order]).all(), name
+    assert shuffled.budget == packed.budget
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_interrupted_packed_attack_resumes_to_the_same_outcomes_from_its_last_verdicts(
+    seed, task, packed, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(clerk, "VERDICTS", 5)
+    generator = np.random.default_rng(seed)
+    found, kills, written = None, 0, []
+    for _ in range(60):
+        left = int(generator.integers(2, 9))
+
+        def progress(fraction: float, what: str) -> None:
+            nonlocal left
+            left -= 1
+            written.append(fraction)
+            if left < 0:
+                raise KilledError
+
+        try:
+            found = evaluate(task, attacks=[ENGINE_AA], scratch=Scratch(tmp_path), progress=progress)
+        except KilledError:
+            kills += 1
+            continue
+        break
+    assert found is not None
+    assert kills >= 3
+    assert len(set(written)) > 10
+    assert (found.outcomes, found.metrics, found.flags) == (packed.outcomes, packed.metrics, packed.flags)
+    assert found.budget.backward >= packed.budget.backward * 0.9
+
+
+def columns(folder):
+    blob = Scratch(folder).get(details.BLOB)
+    assert blob is not None
+    return safetensors.numpy.load(blob), json.loads(details.read_metadata(blob)["stages"])
+
+
+def test_the_details_say_of_every_example_what_each_attack_did(task, tmp_path) -> None:
+    order = np.random.default_rng(0).permutation(90)
+    data = task.data.take(order)
+    evaluation = evaluate(task, data, attacks=["fgsm", ENGINE_AA], scratch=Scratch(tmp_path))
+    found, (saved, stages) = bits(evaluation), columns(tmp_path)
+    assert stages == [name for name in found if name not in ("clean", "robust")]
+    assert ((saved["prediction"] == data.labels) == found["clean"]).all()
+    before = found["clean"]
+    for row, name in enumerate(stages):
+        fell = before & ~found[name]
+        assert (np.isfinite(saved["margin"][row]) == before).all()
+        assert ((saved["margin"][row] <= 0) == fell).all()
+        assert ((saved["norm"][row] > 0) == fell).all()
+        assert saved["norm"][row][before].max() <= 0.03 + 1e-6
+        if name != "fgsm":
+            assert ((saved["run"][row] >= 0) == fell).all()
+            assert ((saved["step"][row] > 0) == before).all()
+            assert ((saved["forward"][row] > 0) == before).all()
+        before = found[name]
+    assert saved["forward"][saved["forward"] > 0].sum() < evaluation.budget.forward
+
+
+def test_details_of_an_interrupted_run_are_complete(task, packed, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(clerk, "VERDICTS", 5)
+    left = 12
+
+    def progress(fraction: float, what: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        evaluate(task, attacks=[ENGINE_AA], scratch=Scratch(tmp_path / "killed"), progress=progress)
+    evaluate(task, attacks=[ENGINE_AA], scratch=Scratch(tmp_path / "killed"))
+    evaluate(task, attacks=[ENGINE_AA], scratch=Scratch(tmp_path / "whole"))
+    resumed, whole = columns(tmp_path / "killed")[0], columns(tmp_path / "whole")[0]
+    assert (resumed["prediction"] == whole["prediction"]).all()
+    assert ((resumed["run"] >= 0) == (whole["run"] >= 0)).all()
+    assert (np.isnan(resumed["margin"]) == np.isnan(whole["margin"])).all()
+
+
+def test_a_finished_journal_of_a_packed_attack_costs_no_pass(task, packed, tmp_path) -> None:
+    assert evaluate(task, attacks=[ENGINE_AA], scratch=Scratch(tmp_path)) == packed
+    before = task.model.passes.snapshot()
+    assert evaluate(task, attacks=[ENGINE_AA], scratch=Scratch(tmp_path)) == packed
+    assert task.model.passes.snapshot() == before
+
+
+def test_the_budget_of_a_packed_attack_is_what_the_model_counted(task) -> None:
+    before = task.model.passes.snapshot()
+    evaluation = evaluate(task, attacks=[ENGINE_AA])
+    assert task.model.passes.since(before) == evaluation.budget
+
+
+def test_a_number_of_autoattack_carries_its_name(packed, reference) -> None:
+    settings = "apgd-ce,fab-t,square;steps=6;queries=30;restarts=1;targets=5"
+    assert packed.spec == f"aa-custom({settings})@linf-0.03@n90@seed0@engine1"
+    assert reference.spec is not None
+    assert reference.spec.endswith("@pyautoattack-0.2.0")
+    assert list(packed.outcomes) == ["clean", *(f"autoattack/{m}" for m in ("apgd-ce", "fab-t", "square")), "robust"]
 
 
 def test_a_journal_of_another_question_is_ignored(task, tmp_path) -> None:

@@ -26,6 +26,23 @@ def test_what_was_saved_is_read_back(tmp_path_factory, batches) -> None:
     assert Journal(scratch, "another").budget == Budget()
 
 
+@given(st.permutations(list(range(12))), st.lists(st.integers(1, 5), min_size=1, max_size=6), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_verdicts_in_any_order_end_up_in_the_order_of_the_part(tmp_path_factory, order, sizes, reopened) -> None:
+    scratch = Scratch(tmp_path_factory.mktemp("journal"))
+    journal, done = Journal(scratch, "q"), 0
+    for size in [*sizes, 12]:
+        journal = Journal(scratch, "q") if reopened else journal
+        places = order[done : done + size]
+        assert sorted(journal.part("a").missing(12)) == sorted(order[done:])
+        journal.settle("a", {place: place % 3 == 0 for place in places}, {"zero-gradient": 1}, len(places), Budget())
+        done += len(places)
+        assert journal.part("a").done == done
+    part = Journal(scratch, "q").part("a")
+    assert part.kept == [place % 3 == 0 for place in range(12)]
+    assert (part.ahead, part.attacked, part.symptoms["zero-gradient"]) == ({}, 12, len(sizes) + 1)
+
+
 def test_flags_are_settled_once_and_may_be_none() -> None:
     journal = Journal(None, "q")
     assert journal.flags is None

@@ -1,0 +1,57 @@
+"""The name of a number from AutoAttack: `aa-standard@linf-8/255@n1000@seed0@engine1`.
+
+Two numbers with the same name were found in the same way. Only the published settings, searched in float32, are called
+`standard`, `plus` or `rand`; everything else lists what was run, such as `aa-custom(apgd-ce,square;steps=20)@...`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from robusteval.attacks.base import build_attack
+from robusteval.attacks.cascade import TARGETS, Cascade, CascadeParams
+from robusteval.attacks.ensemble import AutoAttack
+from robusteval.schema.types import Component, ThreatModel
+
+ENGINE = "engine1"
+"""Version of the engine and its attacks; raised by hand when verdicts change."""
+REFERENCE = "pyautoattack-0.2.0"
+"""Version of the authors' code that `autoattack-reference` was checked with."""
+
+
+def spec_id(attacks: Sequence[Component], threat: ThreatModel, *, examples: int, seed: int, classes: int) -> str | None:
+    """Name of a robust accuracy, or None if no AutoAttack is among the attacks.
+
+    Several attacks are joined by `+`: the number is their worst case.
+
+    Args:
+        attacks: what was run, in order.
+        threat: threat model.
+        examples: number of examples, misclassified ones included.
+        seed: evaluation seed.
+        classes: number of classes; with fewer than ten there are fewer targets than published, and the name says so.
+    """
+    names, engines = [], []
+    for component in attacks:
+        attack = build_attack(component, threat)
+        if isinstance(attack, Cascade):
+            names.append(_ensemble_name(attack.params, classes))
+            engines.append(ENGINE if isinstance(attack, AutoAttack) else REFERENCE)
+        else:
+            names.append(component.name)
+    if not engines:
+        return None
+    return f"{'+'.join(names)}@{threat}@n{examples}@seed{seed}@{'+'.join(dict.fromkeys(engines))}"
+
+
+def _ensemble_name(params: CascadeParams, classes: int) -> str:
+    precision = getattr(params, "precision", "exact")
+    changed = {name: getattr(params, name) for name in ("steps", "queries", "restarts")}
+    deviations = [f"{name}={value}" for name, value in changed.items() if value is not None]
+    if precision != "exact":
+        deviations.append(f"precision={precision}")
+    if classes - 1 < TARGETS and {"apgd-t", "fab-t"} & set(params.order):
+        deviations.append(f"targets={classes - 1}")
+    if params.version != "custom" and precision == "exact":
+        return f"aa-{params.version}" + (f"({';'.join(deviations)})" if deviations else "")
+    return f"aa-custom({';'.join([','.join(params.order), *deviations])})"

@@ -1,0 +1,93 @@
+"""What each attack did to each example: the sidecar of an adversarial evaluation, in columns.
+
+A safetensors file with one row an attack and one column an example in the caller's order; the labels of the attacks
+stand in the metadata under `stages`. `prediction` (N,) is the clean prediction. Where an attack was not run on an
+example, or does not say, numbers are -1 and NaN. The outcomes of the evaluation say which attack broke an example;
+`run` and `step` say when, and may differ between batch sizes where several runs would break it; the outcomes do not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from robusteval.attacks.base import AttackResult, Verdict
+from robusteval.schema.digest import json_digest
+from robusteval.schema.errors import CorruptRecordError
+from robusteval.store.scratch import Scratch
+
+BLOB = "details.safetensors"
+"""Name in the scratch space."""
+COUNTED = ("run", "step", "forward", "backward")
+MEASURED = ("margin", "norm")
+
+
+class Details:
+    """Columns of one evaluation, kept in scratch space beside the journal.
+
+    Args:
+        scratch: where to keep them, or None.
+        question: digest of what is evaluated; columns of another question are ignored.
+        stages: labels of the attacks.
+        order: (N,) column of the example at each position.
+    """
+
+    def __init__(
+        self, scratch: Scratch | None, question: str, stages: Sequence[str], order: NDArray[np.integer[Any]]
+    ) -> None:
+        self._scratch = scratch
+        self._order = order
+        question = json_digest([question, order.tolist()])
+        self._metadata = {"question": question, "stages": json.dumps(list(stages))}
+        self._rows = {label: row for row, label in enumerate(stages)}
+        shape = (len(stages), len(order))
+        self.columns: dict[str, NDArray[Any]] = {
+            "prediction": np.full(len(order), -1, dtype=np.int64),
+            **{name: np.full(shape, -1, dtype=np.int64) for name in COUNTED},
+            **{name: np.full(shape, np.nan, dtype=np.float32) for name in MEASURED},
+        }
+        saved = None if scratch is None else scratch.get(BLOB)
+        if saved is not None and read_metadata(saved).get("question") == question:
+            self.columns = dict(safetensors.numpy.load(saved))
+
+    def predicted(self, positions: Sequence[int], classes: Sequence[int]) -> None:
+        """Note clean predictions."""
+        self.columns["prediction"][self._order[list(positions)]] = classes
+
+    def hear(self, label: str, verdicts: Iterable[tuple[int, Verdict]]) -> None:
+        """Note the verdicts of one attack, each with the example's position."""
+        row = self._rows[label]
+        for position, verdict in verdicts:
+            for name in (*COUNTED, *MEASURED):
+                self.columns[name][row, self._order[position]] = getattr(verdict, name)
+
+    def note(self, label: str, positions: Sequence[int], result: AttackResult) -> None:
+        """Note what is known of an attack that gives no verdicts."""
+        row = self._rows[label]
+        where = self._order[list(positions)]
+        self.columns["margin"][row, where] = result.margin.cpu().numpy()
+        self.columns["norm"][row, where] = result.norm.cpu().numpy()
+
+    def save(self) -> None:
+        """Keep what is known; before the journal says that it is done."""
+        if self._scratch is not None:
+            self._scratch.put(BLOB, safetensors.numpy.save(self.columns, self._metadata))
+
+
+def read_metadata(blob: bytes) -> dict[str, str]:
+    """Metadata of a sidecar.
+
+    Raises:
+        CorruptRecordError: not a safetensors file.
+    """
+    length = int.from_bytes(blob[:8], "little")
+    try:
+        found: dict[str, str] = json.loads(blob[8 : 8 + length]).get("__metadata__", {})
+    except ValueError as error:
+        raise CorruptRecordError(f"the details of an evaluation are damaged: {error}") from error
+    return found

@@ -1,0 +1,259 @@
+"""Forms of a classifier that compute the same logits faster, and the measurements that admit them.
+
+A form is a frozen copy behind the same input contract, the same padding and the same pass counter. A form that differs
+from the original by more than rounding is not used: the original takes its place, and the plan says why.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robusteval.models.classifier import MIN_BATCH, Classifier
+from robusteval.models.folding import batch_norms, fold_batch_norms
+from robusteval.models.low_precision import low_dtype, lower, measure
+
+Precision = Literal["exact", "fast"]
+
+LOGIT_TOLERANCE = 1e-4
+"""Difference of a logit from the original's, relative to the root mean square logit, up to which it is rounding."""
+
+RELATIVE_ERROR_LIMIT = 0.1
+"""Root mean square error of low-precision logits, relative to the root mean square logit, above which search is exact.
+Measured: 0.011 for an undefended ResNet-20."""
+
+SIGN_LIMIT = 0.15
+"""Share of wrong gradient signs above which search is exact. Measured: 0.06 for an undefended ResNet-20; for the
+cross-entropy 0.03 for an adversarially trained ResNet-20 and 0.14 for a random WideResNet-28-4."""
+
+PROBES = 32
+"""Images that the self-test of low precision sees: 100,000 gradient components at 32 pixels, for 128 passes."""
+
+# What a copy may raise where the original does not: code that looks into the modules that were replaced, tensors that
+# cannot be copied, operations that low precision lacks.
+REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError)
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search runs on.
+
+    Attributes:
+        asked: precision asked for.
+        precision: precision used.
+        reason: why `fast` fell back to `exact`; empty if it did not.
+        copied: whether a copy is used at all, or the original network.
+        folded: batch norms folded into convolutions.
+        batch_norms: batch norms of the original network.
+        unfolded: why batch norms that could be folded are not, or why there is no copy; empty if neither.
+        memory_format: `channels_last` or `contiguous`.
+        dtype: type of weights and activations, such as `bfloat16`.
+        logit_error: largest difference of the float32 form from the original, relative to the root mean square logit.
+        low_error: root mean square error of low-precision logits against the float32 form, in logits; 0 if exact.
+        sign_disagreement: share of the signs of the margin's input gradient that low precision gets wrong; 0 if exact.
+    """
+
+    asked: Precision
+    precision: Precision
+    reason: str
+    copied: bool
+    folded: int
+    batch_norms: int
+    unfolded: str
+    memory_format: Literal["channels_last", "contiguous"]
+    dtype: str
+    logit_error: float
+    low_error: float = 0.0
+    sign_disagreement: float = 0.0
+
+
+class Cast(nn.Module):
+    """A network behind a change of type and memory layout; its logits come back in the type of the input.
+
+    Autocast is off inside, so that a form is what its plan says wherever it is called from.
+
+    Args:
+        network: maps (B, C, H, W) in `dtype` to logits (B, K).
+        dtype: type the network computes in; by default that of its input.
+        channels_last: whether the input is laid out with the channels innermost.
+    """
+
+    def __init__(self, network: nn.Module, *, dtype: torch.dtype | None, channels_last: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.dtype = dtype
+        self.channels_last = channels_last
+
+    def forward(self, normalised: Tensor) -> Tensor:
+        """Logits (B, K) of normalised images (B, C, H, W)."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        with torch.autocast(normalised.device.type, enabled=False):
+            logits: Tensor = self.network(normalised.to(self.dtype or normalised.dtype, memory_format=layout))
+            return logits.to(normalised.dtype)
+
+
+class Forms:
+    """The forms of one classifier, built when first asked for.
+
+    Args:
+        classifier: the original, in evaluation mode, without parameter gradients.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._state = _state(classifier)
+        self._exact: tuple[Classifier, SearchPlan] | None = None
+        self._fast: tuple[Classifier, SearchPlan] | None = None
+
+    def current(self) -> bool:
+        """Whether the original still has the weights and buffers that the forms were built from."""
+        return _state(self._classifier) == self._state
+
+    def prepare(self, images: Tensor, precision: Precision) -> SearchPlan:
+        """Build what `precision` needs, measured on the first of `images` (J, C, H, W), if not yet there.
+
+        Without any image it is measured on a grey one.
+        """
+        if not len(images):
+            images = images.new_full((1, *self._classifier.input_shape), 0.5)
+        if self._exact is None:
+            self._exact = _exact_form(self._classifier, images[:MIN_BATCH].detach())
+        if precision == "fast" and self._fast is None:
+            self._fast = _fast_form(self._classifier, *self._exact, images[:PROBES].detach())
+        return self.plan(precision)
+
+    def plan(self, precision: Precision) -> SearchPlan:
+        """What was measured and decided.
+
+        Raises:
+            RuntimeError: `prepare` was not called.
+        """
+        return self._prepared(precision)[1]
+
+    def of(self, precision: Precision) -> Classifier:
+        """The form to compute with.
+
+        Raises:
+            RuntimeError: `prepare` was not called.
+        """
+        return self._prepared(precision)[0]
+
+    def _prepared(self, precision: Precision) -> tuple[Classifier, SearchPlan]:
+        prepared = self._exact if precision == "exact" else self._fast
+        if prepared is None:
+            raise RuntimeError(f"the {precision} form has not been measured; call prepare(images) first")
+        return prepared
+
+
+def _state(classifier: Classifier) -> tuple[tuple[int, int], ...]:
+    tensors = (*classifier.parameters(), *classifier.buffers())
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+
+
+def twin(classifier: Classifier, network: nn.Module) -> Classifier:
+    """A frozen classifier around `network` with the contract, the normalisation and the pass counter of another."""
+    other = Classifier(
+        network,
+        classes=classifier.classes,
+        input_shape=classifier.input_shape,
+        mean=[0.0] * classifier.input_shape[0],
+        std=[1.0] * classifier.input_shape[0],
+    )
+    other.mean, other.std, other.passes = classifier.mean, classifier.std, classifier.passes
+    return other.eval().requires_grad_(False)
+
+
+def channels_last_pays(network: nn.Module) -> bool:
+    """Whether the channels belong innermost: where there are convolutions to profit."""
+    return any(isinstance(module, nn.Conv2d) for module in network.modules())
+
+
+@torch.no_grad()
+def _exact_form(classifier: Classifier, images: Tensor) -> tuple[Classifier, SearchPlan]:
+    """The fastest copy whose logits on `images` are the original's up to rounding, else the original."""
+    norms = batch_norms(classifier)
+    plan = SearchPlan(
+        asked="exact",
+        precision="exact",
+        reason="",
+        copied=False,
+        folded=0,
+        batch_norms=norms,
+        unfolded="",
+        memory_format="contiguous",
+        dtype=str(classifier.mean.dtype).removeprefix("torch."),
+        logit_error=0.0,
+    )
+    expected = classifier(images)
+    failures = []
+    for fold in (True, False) if norms else (False,):
+        try:
+            form, folded = _copied(classifier, images, fold=fold)
+            error = _relative_error(form(images), expected)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except REFUSALS as refusal:
+            failures.append(f"{'folding' if fold else 'copying'} fails: {_first_line(refusal)}")
+            continue
+        if error <= LOGIT_TOLERANCE:
+            plan = replace(plan, copied=True, folded=folded, logit_error=error, unfolded="; ".join(failures))
+            return form, replace(plan, memory_format="channels_last" if _cast(form).channels_last else "contiguous")
+        failures.append(f"{'folded' if fold else 'copied'} logits differ by {error:.2g} of the logit scale")
+    return classifier, replace(plan, unfolded="; ".join(failures))
+
+
+def _copied(classifier: Classifier, images: Tensor, *, fold: bool) -> tuple[Classifier, int]:
+    if type(classifier) is not Classifier:
+        raise TypeError(f"{type(classifier).__name__} may do more than its network")
+    network = copy.deepcopy(classifier.network)
+    layout = channels_last_pays(network)
+    if layout:
+        network = network.to(memory_format=torch.channels_last)
+    form = twin(classifier, Cast(network, dtype=None, channels_last=layout))
+    return form, fold_batch_norms(form, images) if fold else 0
+
+
+def _cast(form: Classifier) -> Cast:
+    assert isinstance(form.network, Cast)
+    return form.network
+
+
+def _lowered(exact: Classifier, dtype: torch.dtype) -> Classifier:
+    cast = _cast(exact)
+    return twin(exact, Cast(lower(cast.network, dtype), dtype=dtype, channels_last=cast.channels_last))
+
+
+def _relative_error(logits: Tensor, expected: Tensor) -> float:
+    scale = expected.square().mean().sqrt().clamp(min=1e-12)
+    return float((logits - expected).abs().max() / scale)
+
+
+def _fast_form(
+    classifier: Classifier, exact: Classifier, plan: SearchPlan, images: Tensor
+) -> tuple[Classifier, SearchPlan]:
+    """The low-precision copy of the exact form, or the exact form where it would mislead or not help."""
+    fallen = replace(plan, asked="fast")
+    dtype, reason = low_dtype(classifier.device)
+    if dtype is None or not plan.copied or classifier.mean.dtype != torch.float32:
+        return exact, replace(fallen, reason=reason or "the network is used as it is, in its own type")
+    try:
+        form = _lowered(exact, dtype)
+        error, relative, signs = measure(exact, form, images)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except REFUSALS as refusal:
+        return exact, replace(fallen, reason=f"the network does not run in low precision: {_first_line(refusal)}")
+    measured = f"root mean square logit error {relative:.2g} of the scale, {signs:.1%} of the gradient signs wrong"
+    if not (relative <= RELATIVE_ERROR_LIMIT and signs <= SIGN_LIMIT):
+        return exact, replace(fallen, reason=f"low precision misleads: {measured}")
+    name = str(dtype).removeprefix("torch.")
+    return form, replace(fallen, precision="fast", dtype=name, low_error=error, sign_disagreement=signs)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
