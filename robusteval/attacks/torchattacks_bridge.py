@@ -148,6 +148,14 @@ def _loop_passes(name: str, kwargs: dict[str, Any], classes: int) -> tuple[int, 
     return iterations + 1, iterations
 
 
+def torchattacks_names() -> list[str]:
+    """Every attack class of torchattacks; wrappers around other attacks are none."""
+    from robusteval.models.bridges import import_torchattacks
+
+    library = import_torchattacks()
+    return sorted(set(library.__all__) - set(library.__wrapper__))
+
+
 def torchattack(name: str) -> type[Attack[Any]]:
     """The attack class for a class of torchattacks.
 

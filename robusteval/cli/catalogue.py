@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robusteval.cli.options import DEFAULT_STORE, JsonOption, Listing, StoreOption, examples
+from robusteval.cli.options import DEFAULT_STORE, JsonOption, Listing, StoreOption, examples, open_store
 
 if TYPE_CHECKING:
     from robusteval.schema.records import ResultRecord
@@ -21,6 +21,13 @@ _FACTS = ("start", "revision", "domains", "classes", "image_shape")
 """What a description may hold besides text and parameters."""
 
 
+_MEMBERS = {
+    "timm/": "robusteval.models.timm_bridge:timm_models",
+    "torchattacks/": "robusteval.attacks.torchattacks_bridge:torchattacks_names",
+}
+"""What lists the members of a family; they are imported only for a pattern that starts with its prefix."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command(
@@ -29,6 +36,7 @@ def register(app: typer.Typer) -> None:
             "robusteval ls suites",
             "robusteval ls methods --json",
             "robusteval ls attacks --match '*pgd*'",
+            "robusteval ls attacks --match 'torchattacks/*'",
             "robusteval ls results --match 'rift*'",
         ),
     )(list_names)
@@ -49,19 +57,35 @@ def list_names(
 ) -> None:
     """List what exists, one line each."""
     from robusteval.cli import render
+    from robusteval.cli.results import end_with_notes
 
+    damaged: list[str] = []
     if what is Listing.SUITES:
         listed = [entry for entry in _suites() if fnmatchcase(entry["name"], match)]
     elif what is Listing.RESULTS:
-        listed = [entry for entry in _results(store) if _fits(entry, match)]
+        listed = [entry for entry in _results(store, damaged) if _fits(entry, match)]
     else:
-        listed = [entry for entry in _registered(what.value) if fnmatchcase(entry["name"], match)]
+        listed = [entry for entry in _registered(what.value, match) if fnmatchcase(entry["name"], match)]
     if as_json:
         print(json.dumps(listed, indent=2))
-        return
-    header = list(listed[0]) if listed else []
-    rows = [[_cell(name, value) for name, value in entry.items()] for entry in listed]
-    render.print_table(header, rows, [] if rows else [f"no {what.value} match {match!r}"])
+    else:
+        header = list(listed[0]) if listed else []
+        rows = [[_cell(name, value) for name, value in entry.items()] for entry in listed]
+        render.print_table(header, rows, [] if rows else [_nothing(what, match, store)])
+    end_with_notes(damaged)
+
+
+def _nothing(what: Listing, match: str, store: str) -> str:
+    """Why a listing is empty."""
+    if what is not Listing.RESULTS:
+        return f"no {what.value} match {match!r}"
+    place = open_store(store)
+    failed = sum(path.endswith(".json") for path in place.backend.paths("failures"))
+    text = f"no results match {match!r}" if match != "*" else f"no results in {place.uri}"
+    if failed:
+        cells = "1 cell" if failed == 1 else f"{failed} cells"
+        text += f"; {cells} failed, `robusteval run SUITE --resume failed` tries again"
+    return text
 
 
 def describe(
@@ -196,22 +220,25 @@ def _suites() -> Iterator[dict[str, Any]]:
         yield {"name": name, "version": spec.version, "rows": len(spec.methods), "summary": spec.summary}
 
 
-def _registered(plural: str) -> Iterator[dict[str, Any]]:
+def _registered(plural: str, match: str) -> Iterator[dict[str, Any]]:
     from robusteval.planning.targets import registry
+    from robusteval.schema.registry import load_target
 
     known = registry(plural.removesuffix("s"))
     for name, entry in known.entries().items():
         yield {"name": name, "summary": entry.summary}
     for prefix, entry in known.families().items():
-        yield {"name": f"{prefix}...", "summary": entry.summary}
+        if match.startswith(prefix):
+            members = load_target(_MEMBERS[prefix])() if prefix in _MEMBERS else ()
+            yield from ({"name": prefix + name, "summary": entry.summary} for name in members)
+        else:
+            yield {"name": f"{prefix}...", "summary": entry.summary}
 
 
-def _results(store: str) -> Iterator[dict[str, Any]]:
-    from robusteval.store.store import Store
-
-    place = Store.open(store)
-    titles = _titles(place)
-    for record in sorted(place.records(), key=lambda one: (titles.get(one.cell_key, ""), one.cell_key)):
+def _results(store: str, damaged: list[str]) -> Iterator[dict[str, Any]]:
+    place = open_store(store)
+    titles = _titles(place, damaged)
+    for record in sorted(place.records(damaged), key=lambda one: (titles.get(one.cell_key, ""), one.cell_key)):
         yield {
             "key": record.cell_key,
             "title": titles.get(record.cell_key, _anonymous(record)),
@@ -221,10 +248,10 @@ def _results(store: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _titles(place: Store) -> dict[str, str]:
+def _titles(place: Store, damaged: list[str]) -> dict[str, str]:
     """What the stored plans call their cells."""
     titles: dict[str, str] = {}
-    for plan in place.plans():
+    for plan in place.plans(damaged):
         for row in plan.rows:
             if row.train_key is not None:
                 titles.setdefault(row.train_key, f"{plan.suite}: {row.label} seed {row.seed}: train")

@@ -5,6 +5,7 @@ Imports of anything heavy happen inside command bodies, so that `--help` answers
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import typer
@@ -63,6 +65,7 @@ for _commands in (suites, catalogue, results, weights, doctor):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    _prepare_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = run(given)
     try:
@@ -72,6 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or 1
     sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Make closed streams swallow what is written, and open ones write every character somehow."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - stays open
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def run(arguments: list[str]) -> int:
@@ -134,7 +147,8 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
     if usage is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "robusteval"
-        _complain(f"error: {usage()} ({command} --help)")
+        # Typer leaves pydantic's opening words in what it says about an enum.
+        _complain(f"error: {usage().replace('Value error, ', '')} ({command} --help)")
         return 2
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from robusteval.store.store import Store
 
 DEFAULT_STORE = "./robusteval-store"
 
@@ -50,8 +53,9 @@ OnlyOption = Annotated[
     str | None,
     typer.Option(
         metavar="FILTER",
-        help="Only cells that match, and the training they need: FIELD=PATTERN,... over label, method, evaluator, "
-        "seed, role.",
+        help="Only cells that match, and the training they need: FIELD=PATTERN,... over label, method, "
+        "seed, role (train, a_id, a_ood, r_id, r_ood; r_id@0 for one threat), evaluator (train, clean, shift, "
+        "adversarial); patterns as in a shell.",
         show_default=False,
     ),
 ]
@@ -70,6 +74,33 @@ JobsOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option(envvar="ROBUSTEVAL_DEVICE", metavar="NAME", help="auto, cpu, cuda or cuda:1.")
 ]
+
+
+def open_store(place: str) -> Store:
+    """Open the store at a folder or a `file://` URI.
+
+    Raises:
+        UsageError: no folder can be there.
+    """
+    from robusteval.schema.errors import UsageError
+    from robusteval.store.store import Store
+
+    try:
+        store = Store.open(place)
+        above = next(folder for folder in (store.local, *store.local.parents) if folder.exists())
+    except RuntimeError:
+        raise UsageError(f"--store {place!r}: there is no such user's home folder; write the path out") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--store {shortened(place)!r}: {reason}; give a folder") from None
+    if not above.is_dir():
+        raise UsageError(f"--store {place!r}: {above} is a file; give a folder")
+    return store
+
+
+def shortened(text: str) -> str:
+    """What a user wrote, cut to what a message can hold."""
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def examples(*lines: str) -> str:

@@ -12,11 +12,14 @@ import typer
 
 from robusteval.cli.options import (
     DEFAULT_STORE,
+    JsonOption,
     QuietOption,
     StoreOption,
     TableFormat,
     VerboseOption,
     examples,
+    open_store,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ def show(
     ] = "",
     store: StoreOption = DEFAULT_STORE,
     form: Annotated[TableFormat, typer.Option("--format", help="How the table is written.")] = TableFormat.TABLE,
+    as_json: JsonOption = False,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also write a scatter of two columns (PNG or SVG).", show_default=False),
@@ -65,9 +69,9 @@ def show(
 
     Only the store is read: the 2 x 2 table of a suite, one record in full, or what there is.
     """
-    from robusteval.store.store import Store
-
-    place = Store.open(store)
+    place = open_store(store)
+    if as_json:
+        form = TableFormat.JSON
     if not what:
         _print_plans(place, form)
         return
@@ -80,6 +84,15 @@ def show(
     print_scores(table, form.value, verbose=verbose > 0)
     if plot is not None:
         _plot(table, plot, columns, quiet=quiet)
+    end_with_notes(damaged)
+
+
+def end_with_notes(damaged: list[str]) -> None:
+    """Name damaged files on standard error; if there is one, end with the exit code for it.
+
+    Raises:
+        typer.Exit: something is damaged.
+    """
     for text in damaged:
         print(f"note: {text}", file=sys.stderr)
     if damaged:
@@ -97,28 +110,50 @@ def read_scores(
         columns: columns for the Pareto marks; the suite's own by default.
 
     Returns:
-        The table, and a line for each damaged record; the cells of those count as not run.
+        The table, and a line for each damaged file; the cells of those count as not run.
     """
-    from robusteval.schema.errors import CorruptRecordError, StoreError
     from robusteval.scoring.table import front_rows, score
 
     records: dict[str, ResultRecord] = {}
     damaged: list[str] = []
     for key in sorted({key for row in stored.rows for key in _keys(row.train_key, row.start_train_key, row.cells)}):
-        try:
-            records[key] = place.get(key)
-        except CorruptRecordError as error:
-            damaged.append(str(error))
-        except StoreError:
-            failure = place.get_failure(key)
-            if failure is not None:
-                records[key] = failure
+        record = _read_record(place, key, damaged)
+        if record is not None:
+            records[key] = record
+    _drop_unknown_ids(place, records, damaged)
     table = score(stored, records, place.groups)
     if columns is not None:
         front = set(front_rows(table, columns))
         rows = tuple(row.model_copy(update={"pareto": row.method in front}) for row in table.rows)
         table = table.model_copy(update={"rows": rows, "pareto": columns})
     return table, damaged
+
+
+def _read_record(place: Store, key: str, damaged: list[str]) -> ResultRecord | None:
+    """The result of a cell, or else its last failure; what cannot be read is None and gets a line in `damaged`."""
+    from robusteval.schema.errors import StoreError
+
+    try:
+        return place.latest(key)
+    except (StoreError, OSError) as error:
+        damaged.append(str(error))
+        return None
+
+
+def _drop_unknown_ids(place: Store, records: dict[str, ResultRecord], damaged: list[str]) -> None:
+    """Leave out evaluations whose id list cannot be read: without the groups their intervals would be too narrow."""
+    from robusteval.schema.errors import StoreError
+
+    problems: dict[str, str] = {}
+    for digest in {record.cell.data.ids_digest for record in records.values() if record.evaluation is not None}:
+        try:
+            place.groups(digest)
+        except StoreError as error:
+            problems[digest] = str(error)
+    damaged += sorted(problems.values())
+    for key, record in list(records.items()):
+        if record.evaluation is not None and record.cell.data.ids_digest in problems:
+            del records[key]
 
 
 def _keys(train: str | None, start: str | None, cells: dict[str, str]) -> set[str]:
@@ -152,12 +187,16 @@ def _plot(table: SuiteTable, file: Path, columns: tuple[str, ...] | None, *, qui
     from robusteval.schema.errors import UsageError
     from robusteval.scoring.plot import scatter
 
-    if columns is None:
-        scatter(table, file)
-    elif len(columns) == 2:
-        scatter(table, file, x=columns[0], y=columns[1])
-    else:
+    if columns is not None and len(columns) != 2:
         raise UsageError(f"--plot draws two columns, --pareto names {len(columns)}: {','.join(columns)}")
+    axes = {} if columns is None else {"x": columns[0], "y": columns[1]}
+    try:
+        scatter(table, file, **axes)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(
+            f"--plot {file}: cannot be written ({reason}); give a file in a folder you can write"
+        ) from None
     if not quiet:
         print(f"wrote {file}", file=sys.stderr)
 
@@ -169,7 +208,7 @@ def _find_plan(place: Store, what: str) -> StoredPlan | None:
         UsageError: it is neither.
     """
     from robusteval.planning.loader import read_spec
-    from robusteval.planning.names import is_path
+    from robusteval.planning.names import is_name, is_path, packaged_suites
     from robusteval.schema.errors import UsageError, unknown_name
 
     if is_path(what):
@@ -177,30 +216,40 @@ def _find_plan(place: Store, what: str) -> StoredPlan | None:
         name, version = spec.name, str(spec.version)
     else:
         name, _, version = what.partition("@")
-    if version and not version.isdecimal():
-        raise UsageError(f"{what!r}: the version after @ is a number, such as {name}@1")
+    if not is_name(name):
+        raise UsageError(f"{shortened(what)!r} is no suite name, file or key; robusteval show lists what is stored")
+    if version and not re.fullmatch("[0-9]{1,16}", version):
+        raise UsageError(f"{shortened(what)!r}: the version after @ is a number, such as {name}@1")
     stored = place.get_plan(name, int(version) if version else None)
     if stored is not None:
         return stored
     if _KEY.fullmatch(what):
         return None
-    known = {plan.suite for plan in place.plans()}
-    message = unknown_name("stored suite", name + (f"@{version}" if version else ""), known)
-    raise UsageError(f"{message}; `robusteval run {what}` makes results in {place.uri}")
+    plans = place.plans(damaged=[])
+    versions = [plan.version for plan in plans if plan.suite == name]
+    if versions:
+        raise UsageError(
+            f"{name} has no stored version {version}; write {' or '.join(f'{name}@{v}' for v in versions)}"
+        )
+    message = unknown_name("stored suite", name, {plan.suite for plan in plans})
+    if is_path(what) or name in packaged_suites():
+        raise UsageError(f"{message}; `robusteval run {what if is_path(what) else name}` makes results in {place.uri}")
+    raise UsageError(f"{message} (`robusteval show` lists what is in {place.uri})")
 
 
 def _print_plans(place: Store, form: TableFormat) -> None:
     from robusteval.cli import render
 
-    plans = place.plans()
+    damaged: list[str] = []
+    plans = place.plans(damaged)
     if form is TableFormat.JSON:
         listed = [{"suite": plan.suite, "version": plan.version, "summary": plan.summary} for plan in plans]
         print(json.dumps(listed, indent=2))
-        return
-    rows = [[plan.suite, str(plan.version), str(len(plan.labels)), plan.summary] for plan in plans]
-    render.print_table(
-        ["suite", "version", "rows", "summary"], rows, [] if rows else [f"nothing is stored in {place.uri}"]
-    )
+    else:
+        rows = [[plan.suite, str(plan.version), str(len(plan.labels)), plan.summary] for plan in plans]
+        notes = [] if rows or damaged else [f"nothing is stored in {place.uri}"]
+        render.print_table(["suite", "version", "rows", "summary"], rows, notes)
+    end_with_notes(damaged)
 
 
 def _print_record(place: Store, prefix: str, form: TableFormat) -> None:

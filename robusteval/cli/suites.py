@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shlex
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -22,11 +25,15 @@ from robusteval.cli.options import (
     SuiteArgument,
     VerboseOption,
     examples,
+    open_store,
+    shortened,
 )
 
 if TYPE_CHECKING:
     from robusteval.execution.events import RunSummary
     from robusteval.planning.plan import Plan
+    from robusteval.schema.cells import DataSlice
+    from robusteval.schema.plans import StoredPlan
     from robusteval.store.store import Store
 
 CELLS_FAILED = 3
@@ -67,6 +74,9 @@ def run(
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    replace_plan: Annotated[
+        bool, typer.Option("--replace-plan", help="Show this suite in place of another of its name and version.")
+    ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more after a failure.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -85,12 +95,14 @@ def run(
         _print_plan(planned, as_json)
         return
     options = RunOptions(executor=executor, jobs=jobs, device=device, resume=resume.value, fail_fast=fail_fast)
+    if not replace_plan:
+        _refuse_namesake(planned, place, suite)
     _put_inputs(planned, place)
     with render.listener(quiet=quiet, verbose=verbose > 0) as shown:
         summary: RunSummary = run_plan(planned, place, options, shown)
     table, damaged = read_scores(place, planned.stored)
     print_scores(table, "json" if as_json else "table", verbose=verbose > 0)
-    _report(summary, damaged, quiet=quiet, suite=suite)
+    _report(summary, damaged, quiet=quiet, again=_continuation(suite, store, only))
     if summary.cancelled:
         raise typer.Exit(INTERRUPTED)
     if summary.failed or summary.blocked or damaged:
@@ -119,6 +131,7 @@ def validate(
     """
     from robusteval.planning.loader import load_suite
     from robusteval.planning.source import SourceError
+    from robusteval.schema.errors import UsageError
 
     found: list[dict[str, object]] = []
     for name in suites:
@@ -128,6 +141,8 @@ def validate(
             entry |= {"name": spec.name, "version": spec.version, "rows": len(spec.methods)}
         except SourceError as error:
             entry["problems"] = error.located()
+        except UsageError as error:
+            entry["problems"] = [f"{shortened(name)}: {error}"]
         found.append(entry)
     broken = any(entry["problems"] for entry in found)
     if as_json:
@@ -145,17 +160,50 @@ def validate(
 def _prepare(suite: str, store: str, only: str | None) -> tuple[Plan, Store]:
     from robusteval.planning.expand import expand
     from robusteval.planning.loader import load_suite
-    from robusteval.planning.only import Filter
+    from robusteval.planning.only import Filter, valid_values
     from robusteval.planning.plan import make_plan
     from robusteval.schema.errors import UsageError
-    from robusteval.store.store import Store
 
-    place = Store.open(store)
+    place = open_store(store)
     chosen = Filter.parse(only) if only is not None else None
-    planned = make_plan(expand(load_suite(suite)), place.state, chosen)
+    expansion = expand(load_suite(suite))
+    planned = make_plan(expansion, place.state, chosen)
     if not planned.cells:
-        raise UsageError(f"--only {only!r} matches no cell of {suite}; robusteval plan {suite} lists them")
+        raise UsageError(f"--only {only!r} matches no cell of {suite}; valid: {valid_values(expansion.cells)}")
     return planned, place
+
+
+def _refuse_namesake(planned: Plan, place: Store, suite: str) -> None:
+    """Refuse to take the place of another suite's table that has the same name and version.
+
+    Raises:
+        UsageError: the store has such a suite.
+    """
+    from robusteval.schema.errors import CorruptRecordError, UsageError
+
+    try:
+        there = place.get_plan(planned.suite, planned.version)
+    except CorruptRecordError:
+        return  # running the suite writes it anew
+    # Cells may change under an unchanged suite (data, protocols), and a moved folder changes no cell.
+    unseen = {"suite_digest": "0" * 64, "created_at": None, "summary": ""}
+    if there is None or there.suite_digest == planned.stored.suite_digest:
+        return
+    if there.model_copy(update=unseen) != planned.stored.model_copy(update=unseen):
+        raise UsageError(
+            f"{suite}: the store has another suite called {planned.suite} version {planned.version}; change 'name' or "
+            f"raise 'version' (or --replace-plan to show this one from now on)"
+        )
+
+
+def _continuation(suite: str, store: str, only: str | None) -> str:
+    """The command that continues an interrupted run."""
+    words = ["robusteval", "run", suite]
+    if store not in (DEFAULT_STORE, os.environ.get("ROBUSTEVAL_STORE")):
+        words += ["--store", store]
+    if only is not None:
+        words += ["--only", only]
+    return shlex.join(words)
 
 
 def _put_inputs(planned: Plan, place: Store) -> None:
@@ -165,8 +213,36 @@ def _put_inputs(planned: Plan, place: Store) -> None:
     for digest, path in planned.weights.items():
         if place.put_artefact(path.read_bytes()) != digest:
             raise CheckpointError(f"{path}: changed while the suite was read; run again")
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    place.put_plan(planned.stored.model_copy(update={"created_at": created}))
+    _put_plan(planned.stored, place)
+    measured = [cell.cell.data for cell in planned.cells if cell.state == "done" and cell.cell.kind == "eval"]
+    for data in {data.ids_digest: data for data in measured}.values():
+        _restore_ids(data, place)
+
+
+def _put_plan(plan: StoredPlan, place: Store) -> None:
+    """Store a plan unless it is there already, so that a finished store on a read-only disk can be run again."""
+    from robusteval.schema.errors import CorruptRecordError
+
+    try:
+        stored = place.get_plan(plan.suite, plan.version)
+    except CorruptRecordError:
+        stored = None
+    if stored is None or stored.model_copy(update={"created_at": plan.created_at}) != plan:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        place.put_plan(plan.model_copy(update={"created_at": created}))
+
+
+def _restore_ids(data: DataSlice, place: Store) -> None:
+    """Write the id list of a finished cell again if it is damaged or missing."""
+    from robusteval.schema.errors import RobustevalError, StoreError
+    from robusteval.schema.registry import load_target
+
+    try:
+        place.groups(data.ids_digest)
+    except StoreError:
+        # If the data or the disk does not allow it, reading the scores names the list.
+        with contextlib.suppress(RobustevalError, OSError):
+            load_target("robusteval.execution.work:restore_ids")(data, place)
 
 
 def _print_plan(planned: Plan, as_json: bool, *, keys: bool = False) -> None:
@@ -182,9 +258,16 @@ def _print_plan(planned: Plan, as_json: bool, *, keys: bool = False) -> None:
         }
         print(json.dumps(document, indent=2))
         return
-    header = [*(["key"] if keys else []), "cell", "state", "passes", "reason"]
+    header = [*(["key"] if keys else []), "cell", *(["role"] if keys else []), "state", "passes", "reason"]
     rows = [
-        [*([cell.key[:12]] if keys else []), cell.title, cell.state, render.count(cell.passes), cell.reason]
+        [
+            *([cell.key[:12]] if keys else []),
+            cell.title,
+            *([cell.role] if keys else []),
+            cell.state,
+            render.count(cell.passes),
+            cell.reason,
+        ]
         for cell in planned.cells
     ]
     totals = planned.totals
@@ -197,7 +280,7 @@ def _print_plan(planned: Plan, as_json: bool, *, keys: bool = False) -> None:
     render.print_table(header, rows, [note])
 
 
-def _report(summary: RunSummary, damaged: list[str], *, quiet: bool, suite: str) -> None:
+def _report(summary: RunSummary, damaged: list[str], *, quiet: bool, again: str) -> None:
     """Say on standard error what became of the run."""
     from robusteval.cli import render
 
@@ -209,10 +292,10 @@ def _report(summary: RunSummary, damaged: list[str], *, quiet: bool, suite: str)
     for text in (*damaged, *summary.notes):
         say(f"note: {text}")
     if summary.cancelled:
-        say(f"interrupted; what was finished is in the store, `robusteval run {suite}` continues")
+        say(f"interrupted; what was finished is in the store, `{again}` continues")
         return
     if summary.failed:
         blocked = f", {len(summary.blocked)} cells could not run for it" if summary.blocked else ""
-        say(f"{len(summary.failed)} cells failed{blocked}; `robusteval run {suite} --resume failed` tries them again")
+        say(f"{len(summary.failed)} cells failed{blocked}; `{again} --resume failed` tries them again")
     if not quiet:
         say(f"{summary.done} cells run, {summary.cached} were there, {render.duration(summary.wall_s)}")

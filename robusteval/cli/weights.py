@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robusteval.cli.options import examples
+from robusteval.cli.options import examples, shortened
 
 
 def register(app: typer.Typer) -> None:
@@ -78,7 +78,10 @@ def import_weights(
     convert = load_target("robusteval.models.importing:import_weights")
     prefixes = tuple(strip) if strip else ("module.",)
     blob = convert(file, info, strip=prefixes, rename=_renames(rename or []), entry=entry)
-    write_atomically(out, blob)
+    try:
+        write_atomically(out, blob)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror or error}); give another file") from None
     print(f"wrote {out}: {architecture}, {classes} classes, {channels} x {image_size} x {image_size}")
 
 
@@ -87,10 +90,10 @@ def _json_map(text: str) -> dict[str, Any]:
 
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UsageError(f"--params {text!r}: is not a JSON object, such as '{{\"depth\": 34}}'")
+        raise UsageError(f"--params {shortened(text)!r}: is not a JSON object, such as '{{\"depth\": 34}}'")
     return found
 
 

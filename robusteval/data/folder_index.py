@@ -53,7 +53,7 @@ def list_images(root: Path) -> tuple[ImageFile, ...]:
 
     Raises:
         DataError: the root is no folder; it holds no image; an image lies outside `first/second/`; a class folder is
-            empty; a link leaves the root or leads to a folder; a name is not UTF-8.
+            empty; a link leaves the root or leads to a folder; an image is a pipe or device; a name is not UTF-8.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the root of a tree domain/class/file or split/class/file")
@@ -107,13 +107,15 @@ def _refusal(path: Path, root: Path) -> str | None:
         str(path).encode()
     except UnicodeEncodeError:
         return "has a name that is not UTF-8"
-    if not path.is_symlink():
-        return None
-    if not path.exists():
-        return "is a link to nothing"
-    if not path.resolve().is_relative_to(root):
-        return "is a link that leaves the root"
-    return "is a link to a folder" if path.is_dir() else None
+    if path.is_symlink():
+        if not path.exists():
+            return "is a link to nothing"
+        if not path.resolve().is_relative_to(root):
+            return "is a link that leaves the root"
+        if path.is_dir():
+            return "is a link to a folder"
+    # Opening a pipe would wait for a writer for ever.
+    return None if path.is_file() or path.is_dir() else "is not a regular file"
 
 
 def content_digests(root: Path, files: Sequence[ImageFile], manifest: Path) -> dict[str, str]:

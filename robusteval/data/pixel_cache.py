@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -179,7 +181,7 @@ class PixelCache:
         return checksums
 
     def _decoded(self) -> Iterator[NDArray[np.uint8] | str]:
-        with ThreadPoolExecutor(max_workers=reader_threads()) as pool:
+        with _large_pictures_allowed(), ThreadPoolExecutor(max_workers=reader_threads()) as pool:
             for start in range(0, len(self.sources), _CHUNK):
                 yield from pool.map(self._decode, self.sources[start : start + _CHUNK])
 
@@ -198,6 +200,14 @@ class PixelCache:
         return pixels
 
 
+@contextmanager
+def _large_pictures_allowed() -> Iterator[None]:
+    """Read pictures of which Pillow would warn; what it takes for an attack it still refuses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
 def _first_line(error: BaseException) -> str:
     text = str(error).partition("<_io.")[0].strip() or type(error).__name__
     return text.splitlines()[0]
@@ -212,7 +222,7 @@ def picture_shape(root: Path, paths: Sequence[str]) -> tuple[int, int, int]:
     problems: list[str] = []
     for path in paths:
         try:
-            with Image.open(root / path) as image:
+            with _large_pictures_allowed(), Image.open(root / path) as image:
                 return (3, image.height, image.width)
         except _UNDECODABLE as error:
             problems.append(f"{path} ({_first_line(error)})")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from robusteval.schema.digest import pack_bits, unpack_bits
 from robusteval.schema.records import Budget, Flag
+from robusteval.schema.types import Frozen, NonNegativeInt
 from robusteval.store.scratch import Scratch
 
 BLOB = "adversarial.json"
@@ -40,12 +40,43 @@ class Part:
         return [place for place in range(len(self.kept), total) if place not in self.ahead]
 
 
+class _SavedPart(Frozen):
+    """A `Part` as it is saved."""
+
+    done: NonNegativeInt
+    """Number of verdicts in `kept`."""
+    kept: str
+    """Packed, as in `Bits`."""
+    symptoms: dict[str, NonNegativeInt]
+    """Symptom to number of examples."""
+    attacked: NonNegativeInt
+    """Number of examples that were really attacked."""
+    ahead: dict[int, bool]
+    """Examples that are done while one before them is not."""
+
+
+class _Saved(Frozen):
+    """The journal as it is saved."""
+
+    question: str
+    """Digest of what is evaluated."""
+    budget: Budget
+    """Passes spent."""
+    flags: tuple[Flag, ...] | None
+    """Flags of the masking checks, once they are settled."""
+    parts: dict[str, _SavedPart]
+    """Name to part."""
+
+
 class Journal:
     """Parts, flags and the budget of one evaluation, saved after every batch, or every few verdicts.
 
     Args:
         scratch: where to save, or None to keep everything in memory.
         question: digest of what is evaluated; a journal of another question is ignored.
+
+    Raises:
+        CorruptRecordError: the saved journal cannot be read.
     """
 
     def __init__(self, scratch: Scratch | None, question: str) -> None:
@@ -54,9 +85,14 @@ class Journal:
         self._parts: dict[str, Part] = {}
         self.flags: list[Flag] | None = None
         self.budget = Budget()
-        saved: Any = None if scratch is None else scratch.get_json(BLOB)
-        if saved is not None and saved["question"] == question:
-            self._load(saved)
+        saved = None if scratch is None else scratch.get_json(BLOB)
+        if scratch is not None and saved is not None:
+            try:
+                document = _Saved.model_validate(saved)
+                if document.question == question:
+                    self._load(document)
+            except ValueError:
+                raise scratch.not_understood(BLOB) from None
 
     def part(self, name: str) -> Part:
         """The part called `name`, empty if nothing is known of it."""
@@ -120,14 +156,13 @@ class Journal:
             },
         )
 
-    def _load(self, saved: Any) -> None:
-        self.budget = Budget.model_validate(saved["budget"])
-        if saved["flags"] is not None:
-            self.flags = [Flag.model_validate(flag) for flag in saved["flags"]]
-        for name, part in saved["parts"].items():
+    def _load(self, saved: _Saved) -> None:
+        self.budget = saved.budget
+        self.flags = None if saved.flags is None else list(saved.flags)
+        for name, part in saved.parts.items():
             self._parts[name] = Part(
-                kept=unpack_bits(part["kept"], part["done"]),
-                symptoms=Counter(part["symptoms"]),
-                attacked=part["attacked"],
-                ahead={int(place): kept for place, kept in part["ahead"].items()},
+                kept=unpack_bits(part.kept, part.done),
+                symptoms=Counter(part.symptoms),
+                attacked=part.attacked,
+                ahead=dict(part.ahead),
             )

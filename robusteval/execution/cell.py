@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 import torch
 from filelock import Timeout
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from threadpoolctl import threadpool_limits
 
 from robusteval.execution.events import CellSummary, CellTask
@@ -26,7 +26,7 @@ from robusteval.execution.work import evaluate_cell, train_cell
 from robusteval.schema.cells import AnyCell, EvalCell, TrainCell
 from robusteval.schema.errors import StoreError
 from robusteval.schema.records import Evaluation, Failure, ResultRecord, Timing, TrainingResult, result_digest
-from robusteval.schema.types import Progress
+from robusteval.schema.types import Frozen, NonNegativeFloat, Progress
 from robusteval.store.provenance import describe_provenance
 from robusteval.store.store import Store
 
@@ -55,6 +55,7 @@ def run_cell(task: CellTask, store_uri: str, progress: Progress) -> CellSummary:
                 return CellSummary(task.key, "failed", 0.0, reason)
             if state == "done" and not task.again:
                 return CellSummary(task.key, "cached", time.monotonic() - started, headline(store.get(task.key)))
+            store.refuse_newer(task.key)
             return _execute(task, store, progress)
     except Timeout:
         return CellSummary(task.key, "busy", time.monotonic() - started, "another run is at it")
@@ -130,12 +131,30 @@ def headline(record: ResultRecord) -> str:
     return record.status
 
 
+_CLOCK = "clock.json"
+
+
+class _Saved(Frozen):
+    """What the clock leaves for the next attempt."""
+
+    wall_s: NonNegativeFloat
+    """Seconds of all attempts so far."""
+
+
 class _Clock:
-    """Wall time of a cell over all its attempts; the time of killed ones is known to the last report."""
+    """Wall time of a cell over all its attempts; the time of killed ones is known to the last report.
+
+    Raises:
+        CorruptRecordError: what an earlier attempt left cannot be read.
+    """
 
     def __init__(self, store: Store, key: str) -> None:
         self._scratch = store.scratch(key)
-        self._before = float((self._scratch.get_json("clock.json") or {}).get("wall_s", 0.0))
+        saved = self._scratch.get_json(_CLOCK)
+        try:
+            self._before = _Saved.model_validate(saved).wall_s if saved is not None else 0.0
+        except ValidationError:
+            raise self._scratch.not_understood(_CLOCK) from None
         self._start = self._saved = time.monotonic()
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -145,7 +164,7 @@ class _Clock:
         def report(fraction: float, what: str) -> None:
             if time.monotonic() - self._saved > 5.0:
                 self._saved = time.monotonic()
-                self._scratch.put_json("clock.json", {"wall_s": self._elapsed()})
+                self._scratch.put_json(_CLOCK, _Saved(wall_s=self._elapsed()).model_dump())
             progress(fraction, what)
 
         return report

@@ -8,10 +8,10 @@ from robusteval.schema.errors import UsageError
 
 
 def resolve_device(name: str) -> str:
-    """Turn `auto` into what is there, and check that a named device exists.
+    """Turn `auto` into what is there, and check that a named device exists and computes.
 
     Raises:
-        UsageError: the device does not exist on this machine.
+        UsageError: the device does not exist on this machine, or cannot be used.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -21,4 +21,18 @@ def resolve_device(name: str) -> str:
         raise UsageError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0") from None
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UsageError(f"device {name!r} is not on this machine; {torch.cuda.device_count()} CUDA devices found")
+    if device.type == "cpu" and device.index not in (None, 0):
+        raise UsageError(f"device {name!r} is not on this machine; the processor is called cpu")
+    _check_that_it_computes(device)
     return name
+
+
+def _check_that_it_computes(device: torch.device) -> None:
+    # Backends that are not built in or hold no data refuse in errors of their own making.
+    try:
+        two = float((torch.ones(1, device=device) + 1).item())
+    except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the error of this device
+        reason = str(error).partition("\n")[0].rstrip(".")[:100]
+        raise UsageError(f"device {str(device)!r} cannot be used ({reason}); valid: auto, cpu, cuda, cuda:0") from None
+    if two != 2.0:
+        raise UsageError(f"device {str(device)!r} adds wrong: 1 + 1 gave {two}; valid: auto, cpu, cuda, cuda:0")

@@ -169,9 +169,20 @@ def _work(connection: Connection, store_uri: str, parent: int) -> None:
             nonlocal last
             if time.monotonic() - last > 0.2:
                 last = time.monotonic()
-                connection.send((key, fraction, what))
+                _tell(connection, (key, fraction, what))
 
-        connection.send(run_cell(task, store_uri, report))
+        _tell(connection, run_cell(task, store_uri, report))
+
+
+def _tell(connection: Connection, message: object) -> None:
+    """Send to the parent; if it is gone, so is this process, at once and without a word.
+
+    An exception instead would look like a failure of the cell and be stored as one.
+    """
+    try:
+        connection.send(message)
+    except OSError:
+        os._exit(1)
 
 
 def _die_with(parent: int) -> None:

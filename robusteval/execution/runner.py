@@ -51,6 +51,7 @@ class _Progress:
     not_before: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     executed: int = 0
+    found: int = 0
     notes: list[str] = field(default_factory=list)
     stopping: bool = False
 
@@ -74,6 +75,8 @@ class _Runner:
     def __init__(self, plan: Plan, store: Store, options: RunOptions, listener: Listener) -> None:
         self.plan = plan
         self.store = store
+        if options.executor not in EXECUTORS:
+            raise UsageError(unknown_name("executor", options.executor, EXECUTORS))
         self.options = options
         self.listener = listener
         self.device: str = load_target("robusteval.execution.device:resolve_device")(options.device)
@@ -110,7 +113,7 @@ class _Runner:
                 executor.stop()
         return RunSummary(
             done=self.state.executed,
-            cached=cached,
+            cached=cached + self.state.found,
             failed={self.cells[key].title: reason for key, reason in self.state.failed.items()},
             blocked=[] if cancelled else [cell.title for cell in self.state.waiting.values()],
             notes=self.state.notes,
@@ -177,6 +180,7 @@ class _Runner:
         else:
             self.state.done.add(summary.key)
             self.state.executed += summary.status == "ok"
+            self.state.found += summary.status == "cached"
         if summary.note:
             self.state.notes.append(summary.note)
         self.listener.finished(summary, cell.title)
@@ -194,8 +198,6 @@ class _Runner:
 
     def _make_executor(self) -> Executor:
         name = self.options.executor
-        if name not in EXECUTORS:
-            raise UsageError(unknown_name("executor", name, EXECUTORS))
         room = max(1, _cpu_count() // self.plan.resources.cpus)
         jobs = self.options.jobs or (room if self.device == "cpu" else 1)
         if name == "auto":

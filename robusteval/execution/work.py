@@ -14,7 +14,7 @@ from robusteval.methods.trainer import train
 from robusteval.models.build import build_classifier
 from robusteval.models.checkpoints import load_checkpoint, save_checkpoint
 from robusteval.models.classifier import Classifier
-from robusteval.schema.cells import CellStart, EvalCell, ModelRef, TrainCell
+from robusteval.schema.cells import CellStart, DataSlice, EvalCell, ModelRef, TrainCell
 from robusteval.schema.errors import CellError
 from robusteval.schema.records import Evaluation, TrainingResult
 from robusteval.schema.types import Progress
@@ -80,6 +80,16 @@ def evaluate_cell(cell: EvalCell, store: Store, device: str, progress: Progress)
     evaluation = evaluator.evaluate(model, examples, context)
     details = None if context.scratch is None else context.scratch.get(DETAILS)
     return evaluation if details is None else evaluation.model_copy(update={"details": store.put_artefact(details)})
+
+
+def restore_ids(data: DataSlice, store: Store) -> None:
+    """Write the id list of a slice again.
+
+    Raises:
+        RobustevalError: the data is gone or changed.
+    """
+    examples = load_slice(data)
+    store.put_ids(examples.ids, examples.groups)
 
 
 def load_model(reference: ModelRef, store: Store) -> Classifier:

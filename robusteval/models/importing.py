@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,10 @@ def _read(path: Path, entry: str | None) -> dict[str, Tensor]:
 
 def _unpickle(data: bytes, *, source: str) -> Any:
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # An unusual pickle protocol is warned of first and then read, or refused below.
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
             f"{source}: this file cannot be read safely: it is damaged, or holds more than tensors; in the program "

@@ -65,6 +65,12 @@ class TimmArchitecture(Architecture[TimmParams]):
         return network.train()
 
 
+def timm_models() -> list[str]:
+    """Every name that timm can build, without its tags of weights."""
+    names: list[str] = import_timm().list_models()
+    return names
+
+
 def timm_architecture(name: str) -> type[TimmArchitecture]:
     """The architecture of a timm model.
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from robusteval.planning import targets
-from robusteval.planning.problems import explain
+from robusteval.planning.problems import explain, reword
 from robusteval.planning.source import Loc, Problem, Source, shorten
-from robusteval.schema.errors import RobustevalError, unknown_name
+from robusteval.schema.errors import DataError, RobustevalError, UsageError, unknown_name
 from robusteval.schema.specs import EvaluateSpec, MethodSpec, ScoreSpec, SliceSpec, ThreatSpec, TrainSpec
 from robusteval.schema.types import Component, Frozen, ThreatModel
 
@@ -88,7 +88,10 @@ class _Check:
         except RobustevalError as error:
             self._say(loc, str(error))
         except ValidationError as error:
-            self._say(loc, error.errors()[0]["msg"])
+            self._say(loc, reword(error.errors()[0]["msg"]))
+        except OSError as error:
+            place = f"{shorten(error.filename)}: " if error.filename else ""
+            self._say(loc, f"{place}cannot be read ({error.strerror or error}); give another path")
         return None
 
     def _component(self, kind: str, component: Component, loc: Loc, name_key: str = "name") -> Any:
@@ -115,9 +118,9 @@ class _Check:
         where: Loc = ("train", "architecture")
         if self._component("architecture", spec.architecture, where):
             self._architecture = self._try(where, lambda: targets.resolve_architecture(spec.architecture))
-        data = anchored(spec.data, self.source.path)
         if self._component("dataset", spec.data, ("train", "data")):
-            self.findings.dataset = self._try(("train", "data"), lambda: _opened(data))
+            opened = self._try(("train", "data"), lambda: _opened(anchored(spec.data, self.source.path)))
+            self.findings.dataset = opened
         self._domains(spec.domains, ("train", "domains"))
         dataset = self.findings.dataset
         if self._architecture is not None and dataset is not None:
@@ -179,7 +182,7 @@ class _Check:
             if spec.start in self._rows:
                 starts[row] = spec.start
             elif path is not None:
-                self._weights(spec.start, path, loc)
+                self._weights(spec, path, loc)
             elif self._rows_known:
                 others = [name for name in self._rows if name != row]
                 self._say(loc, unknown_name("start row", spec.start, others) + ", or give a .safetensors file")
@@ -187,14 +190,17 @@ class _Check:
             chain = " -> ".join(_chain(row, starts))
             self._say(("methods", self._rows[row], "start"), f"starts in a circle: {chain}; one row must start fresh")
 
-    def _weights(self, text: str, path: Path, loc: Loc) -> None:
+    def _weights(self, spec: MethodSpec, path: Path, loc: Loc) -> None:
+        text = str(spec.start)
         info = self._try(loc, lambda: targets.inspect_checkpoint(path, source=text))
         if info is None:
             return
         self.findings.weights[text] = path
         dataset = self.findings.dataset
         if dataset is not None:
-            self._try(loc, lambda: targets.check_fits(info, dataset, source=text))
+            methods = targets.registry("method")
+            any_classes = spec.method in methods and methods.load(spec.method).replaces_head
+            self._try(loc, lambda: targets.check_fits(info, dataset, source=text, any_classes=any_classes))
         if self._architecture is not None and self._architecture != info.architecture:
             ours, theirs = _spelled(self._architecture), _spelled(info.architecture)
             self._say(loc, f"checkpoint {text!r} is a {theirs}, this suite trains a {ours}; make them the same")
@@ -268,7 +274,11 @@ class _Check:
 
 
 def anchored(component: Component, suite: Path) -> Component:
-    """The component with every relative path among its parameters taken from the suite's folder."""
+    """The component with every relative path among its parameters taken from the suite's folder.
+
+    Raises:
+        UsageError: a path starts with the home folder of a user that does not exist.
+    """
     registry = targets.registry("dataset")
     if component.name not in registry:
         return component
@@ -276,14 +286,26 @@ def anchored(component: Component, suite: Path) -> Component:
     params = dict(component.params)
     for name, value in component.params.items():
         if name in _PATH_PARAMETERS and name in fields and isinstance(value, str):
-            params[name] = str((suite.parent / Path(value).expanduser()).resolve())
+            params[name] = str((suite.parent / _at_home(value)).resolve())
     return component.model_copy(update={"params": params})
+
+
+def _at_home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{shorten(text)}: there is no such user's home folder; write the path out") from None
 
 
 def _opened(component: Component) -> Dataset[Any]:
     """Open a dataset and read what checking needs, so that broken data shows here."""
     dataset = targets.open_dataset(component)
-    _ = (dataset.domains, dataset.classes, dataset.image_shape)
+    _ = (dataset.domains, dataset.image_shape)
+    if len(dataset.classes) < 2:
+        raise DataError(
+            f"dataset {component.name!r}: a classifier needs at least 2 classes, this one has "
+            f"{', '.join(map(repr, dataset.classes)) or 'none'}; a tree is domain/class/file or split/class/file"
+        )
     return dataset
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import robusteval
+from robusteval.planning.source import shorten
 from robusteval.schema.errors import UnknownNameError, UsageError, unknown_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@=-]{0,79}")
@@ -34,14 +35,21 @@ def find_suite(name_or_path: str) -> Path:
     """
     if is_path(name_or_path):
         return Path(name_or_path)
-    if not _NAME.fullmatch(name_or_path):
-        raise UsageError(f"{name_or_path!r} is not a suite name; give a name (robusteval ls suites) or a .yaml file")
+    if not is_name(name_or_path):
+        raise UsageError(
+            f"{shorten(name_or_path)} is not a suite name; give a name (robusteval ls suites) or a .yaml file"
+        )
     known = packaged_suites()
     if name_or_path not in known:
         beside = Path(f"{name_or_path}.yaml")
         hint = f"; there is ./{beside}, give it as ./{beside}" if beside.is_file() else ""
         raise UnknownNameError(unknown_name("suite", name_or_path, known, listing="robusteval ls suites") + hint)
     return known[name_or_path]
+
+
+def is_name(text: str) -> bool:
+    """Whether a suite can be called `text`."""
+    return _NAME.fullmatch(text) is not None
 
 
 def is_path(text: str) -> bool:

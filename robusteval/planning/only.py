@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -9,6 +10,13 @@ from typing import Protocol
 from robusteval.schema.errors import UsageError, unknown_name
 
 FIELDS = ("label", "method", "evaluator", "seed", "role")
+
+
+def valid_values(cells: Iterable[_Filterable]) -> str:
+    """What each field can be in these cells, in the words of a message."""
+    listed = list(cells)
+    values = {field: list(dict.fromkeys(str(getattr(cell, field)) for cell in listed)) for field in FIELDS}
+    return "; ".join(f"{field} {', '.join(found)}" for field, found in values.items())
 
 
 class _Filterable(Protocol):
@@ -45,9 +53,14 @@ class Filter:
         for term in text.split(","):
             name, equals, pattern = (part.strip() for part in term.partition("="))
             if not equals or not pattern:
-                raise UsageError(f"--only {text!r}: {term.strip()!r} is not FIELD=PATTERN, such as method=rift,seed=0")
+                raise UsageError(
+                    f"--only {text!r}: {term.strip()!r} is not FIELD=PATTERN, such as method=rift,seed=0; fields: "
+                    f"{', '.join(FIELDS)}"
+                )
             if name not in FIELDS:
-                raise UsageError(f"--only {text!r}: " + unknown_name("field", name, FIELDS))
+                raise UsageError(
+                    f"--only {text!r}: " + unknown_name("field", name, FIELDS) + f"; fields: {', '.join(FIELDS)}"
+                )
             terms.setdefault(name, []).append(pattern)
         return cls(tuple((name, tuple(patterns)) for name, patterns in terms.items()))
 

@@ -32,6 +32,7 @@ class PlannedCell:
         needs: keys of cells that must be done first.
         passes: estimated forward plus backward passes of single examples.
         kind: cells of one kind take about the same time.
+        role: `train`, or the role in the table (`a_id`, `r_ood@0`).
     """
 
     key: str
@@ -42,12 +43,14 @@ class PlannedCell:
     needs: tuple[str, ...]
     passes: int
     kind: str
+    role: str
 
     def summary(self) -> dict[str, JsonValue]:
         """The cell as an entry of a listing."""
         return {
             "key": self.key,
             "title": self.title,
+            "role": self.role,
             "state": self.state,
             "reason": self.reason,
             "needs": list(self.needs),
@@ -113,6 +116,7 @@ def make_plan(expansion: Expansion, lookup: Lookup, only: Filter | None = None) 
             needs=item.needs,
             passes=item.passes,
             kind=item.kind,
+            role=item.role,
         )
     return Plan(
         suite=expansion.spec.name,

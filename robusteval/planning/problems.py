@@ -67,7 +67,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], source: Source, prefi
         text = unknown_name("key", key, known).replace(f"{key!r};", f"{key!r}{inside};", 1)
         return Problem(source.line((*prefix, *loc)), text)
     written = _written_part(source, prefix, loc)
-    message = _reword(detail["msg"])
+    message = reword(detail["msg"])
     if kind == "value_error":
         return Problem(source.line(written), message)
     value = "empty" if detail["input"] is None else shorten(detail["input"])
@@ -85,7 +85,8 @@ def _written_part(source: Source, prefix: Loc, loc: Loc) -> Loc:
     return where
 
 
-def _reword(message: str) -> str:
+def reword(message: str) -> str:
+    """Say what pydantic says in the words of the other messages."""
     for pattern, words in _WORDS:
         message = pattern.sub(words, message)
     return message
@@ -94,7 +95,9 @@ def _reword(message: str) -> str:
 def _field_note(owner: type[BaseModel] | None, key: str) -> str:
     info = owner.model_fields.get(key) if owner else None
     note = (info.description or "") if info else ""
-    return note[:1].lower() + note[1:].split(". ")[0].rstrip(".") if note else ""
+    note = note.split(". ")[0].rstrip(".")
+    # An acronym keeps its capitals: `CPU threads`.
+    return note if note[1:2].isupper() else note[:1].lower() + note[1:]
 
 
 def dotted(loc: Loc) -> str:

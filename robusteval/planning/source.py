@@ -29,6 +29,7 @@ MAX_DEPTH = 40
 Loc = tuple[str | int, ...]
 """Where a value sits: keys and list positions from the root, as in pydantic's errors."""
 
+_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 _CORE = "tag:yaml.org,2002:"
 _TAG_WORDS = "maps, lists, strings, numbers, true, false and null"
 
@@ -145,11 +146,11 @@ def _read_text(path: Path, shown: str) -> str:
     def refuse(text: str) -> SourceError:
         return SourceError(shown, [Problem(1, text)])
 
-    if not path.exists():
-        raise refuse("no such file; `robusteval ls suites` lists the packaged suites")
-    if not path.is_file():
-        raise refuse("not a regular file; give the path of a YAML file")
     try:
+        if not path.exists():
+            raise refuse("no such file; `robusteval ls suites` lists the packaged suites")
+        if not path.is_file():
+            raise refuse("not a regular file; give the path of a YAML file")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise refuse(f"{size:,} bytes; a suite file has at most {MAX_BYTES:,}")
@@ -197,7 +198,7 @@ class _Builder:
         if not self._admit(node, loc, line):
             return None
         if isinstance(node, ScalarNode):
-            return self._scalar(node, line)
+            return self._scalar(node, line) if self._is_text(str(node.value), line) else None
         self._open.add(id(node))
         try:
             if isinstance(node, SequenceNode):
@@ -230,7 +231,7 @@ class _Builder:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = self._key(key_node, line)
-            if key is None:
+            if key is None or not self._is_text(key, line):
                 continue
             if key in first_line:
                 self._say(line, f"duplicate key {shorten(key)}; it is on line {first_line[key]} already, keep one")
@@ -270,6 +271,12 @@ class _Builder:
             return None
         self._check_tag(node, "str", line)
         return None
+
+    def _is_text(self, text: str, line: int) -> bool:
+        """Whether `text` can be written as UTF-8 and be part of a path."""
+        if odd := _UNWRITABLE.search(text):
+            self._say(line, f"{shorten(text)} holds the character {odd[0]!r}, which no text or path may; remove it")
+        return odd is None
 
     def _check_tag(self, node: Node, kind: str, line: int) -> None:
         if node.tag != _CORE + kind:

@@ -97,6 +97,8 @@ def inspect_checkpoint(path: Path, source: str) -> CheckpointInfo:
     return found
 
 
-def check_fits(info: CheckpointInfo, dataset: Dataset[Any], source: str) -> None:
-    """Refuse a checkpoint whose classes or image shape are not those of the data."""
+def check_fits(info: CheckpointInfo, dataset: Dataset[Any], source: str, *, any_classes: bool = False) -> None:
+    """Refuse a checkpoint whose image shape or, unless `any_classes`, classes are not those of the data."""
+    if any_classes:
+        info = info.model_copy(update={"classes": len(dataset.classes), "class_names": None})
     _call("robusteval.models.checkpoint_info:check_fits", info, dataset.classes, dataset.image_shape, source=source)

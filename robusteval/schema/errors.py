@@ -49,6 +49,10 @@ class CorruptRecordError(StoreError):
     """A stored file does not say what its name or its digest promises."""
 
 
+class NewerFormatError(StoreError):
+    """A stored file was written by a newer version of this package; it is left alone."""
+
+
 class CellError(RobustevalError):
     """A cell cannot be executed: the model, the attack or the data broke the contract."""
 

@@ -199,6 +199,10 @@ class ResultRecord(Frozen):
             raise ValueError(f"status is ok but the {self.cell.kind} result is missing or a failure is present")
         if self.status == "failed" and self.failure is None:
             raise ValueError("status is failed but no failure is present")
+        if self.evaluation is not None:
+            counted = sum(count for _, count in self.evaluation.domains)
+            if counted != self.cell.data.n:
+                raise ValueError(f"evaluation.domains count {counted} examples, the cell has {self.cell.data.n}")
         return self
 
 

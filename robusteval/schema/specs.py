@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from robusteval.schema.errors import unknown_name
 from robusteval.schema.types import (
@@ -27,6 +27,13 @@ CELLS: tuple[Cell, ...] = ("a_id", "r_id", "a_ood", "r_ood")
 
 def _component(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _distinct(columns: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    for column in columns:
+        if columns.count(column) > 1:
+            raise ValueError(f"pareto lists {column!r} twice; keep one")
+    return columns
 
 
 ComponentSpec = Annotated[Component, BeforeValidator(_component)]
@@ -113,7 +120,7 @@ class EvaluateSpec(Frozen):
 class ScoreSpec(Frozen):
     """How the table is read."""
 
-    pareto: tuple[Cell, ...] = CELLS
+    pareto: Annotated[tuple[Cell, ...], Field(min_length=1), AfterValidator(_distinct)] = CELLS
     """Columns over which a method must not be dominated to be marked as Pareto-optimal."""
     baseline: str | None = None
     """Row that the others are compared with; by default the first."""

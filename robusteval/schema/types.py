@@ -18,11 +18,14 @@ Progress = Callable[[float, str], None]
 JsonValue = Any
 """A value that JSON can hold; pydantic's own recursive type does not survive `frozen` hashing."""
 
-Fraction01 = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-PositiveInt = Annotated[int, Field(gt=0, strict=True)]
-NonNegativeInt = Annotated[int, Field(ge=0, strict=True)]
-NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+MAX_INT = 2**53 - 1
+"""Largest whole number that canonical JSON, whose numbers are doubles, can write exactly."""
+
+Fraction01 = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)]
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_INT, strict=True)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_INT, strict=True)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False, strict=True)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+@=-]{0,79}$")]
 """A label or suite name: it becomes part of file names, so no slash, no leading dot, at most 80 characters."""

@@ -137,6 +137,8 @@ def notes(table: SuiteTable) -> list[str]:
     seeds = max((len(estimate.seeds) for estimate in estimates), default=0)
     if seeds > 1:
         wilson += f"; (±): half the width of the {percent} t interval over {seeds} training seeds"
+    elif _planned_seeds(table) > 1:
+        wilson += f"; of {_planned_seeds(table)} training seeds fewer than two have results: no interval over seeds yet"
     else:
         wilson += "; one training seed, so no interval over seeds"
     lines.append(wilson + ".")
@@ -179,17 +181,48 @@ def _selection_note(table: SuiteTable) -> list[str]:
 
 def _row_notes(table: SuiteTable) -> list[str]:
     lines = []
+    waiting = [row.method for row in table.rows if _never_ran(row)]
     for row in table.rows:
         if row.flags:
             lines.append(f"{row.method}: flagged {', '.join(row.flags)}.")
-        if row.missing:
-            lines.append(f"{row.method}: not ranked, missing {'; '.join(_missing_words(row))}.")
+        if row.missing and row.method not in waiting:
+            lines.append(f"{row.method}: not ranked, missing {'; '.join(_missing_words(row, whole_seeds=True))}.")
+    if waiting:
+        lines.append(f"Not run yet: {', '.join(waiting)} ({len(waiting)} {'row' if len(waiting) == 1 else 'rows'}).")
     return lines
 
 
-def _missing_words(row: MethodScore) -> list[str]:
-    words = []
+def _planned_seeds(table: SuiteTable) -> int:
+    """Number of training seeds that have results or are missing."""
+    seeds = {cell.seed for row in table.rows for cell in row.missing}
+    for row in table.rows:
+        for column in CELLS:
+            estimate = row.column(column)
+            seeds |= set(estimate.seeds) if estimate is not None else set()
+    return len(seeds)
+
+
+def _unstarted_seeds(row: MethodScore) -> set[int]:
+    """Seeds of which nothing has run, not even the training."""
+    states: dict[int, set[str]] = {}
     for cell in row.missing:
+        states.setdefault(cell.seed, set()).add(cell.state)
+    untrained = {cell.seed for cell in row.missing if cell.role == "train"}
+    return {seed for seed in untrained if states[seed] == {"not run"}}
+
+
+def _never_ran(row: MethodScore) -> bool:
+    nothing = all(row.column(column) is None for column in CELLS)
+    return bool(row.missing) and nothing and _unstarted_seeds(row) == {cell.seed for cell in row.missing}
+
+
+def _missing_words(row: MethodScore, *, whole_seeds: bool = False) -> list[str]:
+    """Each cell without a result, or, with `whole_seeds`, one entry for all cells of a seed that has not started."""
+    unstarted = _unstarted_seeds(row) if whole_seeds else set()
+    words = [f"seed {seed} (not run)" for seed in sorted(unstarted)]
+    for cell in row.missing:
+        if cell.seed in unstarted:
+            continue
         reason = f" ({cell.reason.splitlines()[0]})" if cell.reason else ""
         words.append(f"{cell.role} of seed {cell.seed} {cell.state}{reason}")
     return words

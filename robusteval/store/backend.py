@@ -1,6 +1,7 @@
 """Where bytes live. A store addresses blobs by path only, so that an object store can stand behind it as well.
 
-A backend is never asked to rename across folders, and nothing relies on the order of a listing.
+A backend is never asked to rename across folders, other than to set damage aside, and nothing relies on the order of a
+listing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class Backend(Protocol):
         """Write only if nothing is at `path`; of several writers exactly one succeeds."""
 
     def exists(self, path: str) -> bool:
-        """Whether a blob is at `path`."""
+        """Whether anything is at `path`, readable or not."""
+
+    def displace(self, path: str, target: str) -> None:
+        """Move whatever is at `path`, readable or not, to `target`."""
 
     def delete(self, path: str) -> None:
         """Remove the blob at `path` if it is there."""
@@ -70,8 +74,14 @@ class LocalBackend:
         return create_atomically(self._file(path), blob)
 
     def exists(self, path: str) -> bool:
-        """Whether a blob is at `path`."""
-        return self._file(path).is_file()
+        """Whether anything is at `path`, readable or not."""
+        return self._file(path).exists()
+
+    def displace(self, path: str, target: str) -> None:
+        """Move whatever is at `path`, a folder too, to `target`."""
+        file = self._file(target)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._file(path).replace(file)
 
     def delete(self, path: str) -> None:
         """Remove the blob at `path` if it is there."""

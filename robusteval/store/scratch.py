@@ -11,6 +11,8 @@ from robusteval.schema.errors import CorruptRecordError
 from robusteval.schema.types import JsonValue
 from robusteval.store.atomic import write_atomically
 
+RESTART = "delete this file, or run with --resume failed, to start the cell again"
+
 
 class Scratch:
     """Named blobs in one folder; each write replaces the old blob in one step, each read checks it.
@@ -34,21 +36,48 @@ class Scratch:
             CorruptRecordError: the file does not match its digest.
         """
         path = self.folder / name
-        if not path.exists():
+        try:
+            digest, separator, blob = path.read_bytes().partition(b"\n")
+        except FileNotFoundError:
             return None
-        digest, separator, blob = path.read_bytes().partition(b"\n")
+        except OSError as error:
+            raise CorruptRecordError(f"{path}: the saved state cannot be read ({error.strerror}); {RESTART}") from None
         if not separator or sha256_hex(blob).encode() != digest:
-            raise CorruptRecordError(f"{path}: the saved state is damaged; delete this file to start the cell again")
+            raise CorruptRecordError(f"{path}: the saved state is damaged; {RESTART}")
         return blob
+
+    def damaged(self) -> dict[Path, str]:
+        """Files that do not match their digest, with what is wrong."""
+        found = {}
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
+            if not path.name.startswith("."):
+                try:
+                    self.get(path.name)
+                except CorruptRecordError as error:
+                    found[path] = str(error)
+        return found
 
     def put_json(self, name: str, value: JsonValue) -> None:
         """Store a JSON value."""
         self.put(name, json.dumps(value, allow_nan=False).encode())
 
     def get_json(self, name: str) -> JsonValue | None:
-        """Read a JSON value back, or None."""
+        """Read a JSON value back, or None.
+
+        Raises:
+            CorruptRecordError: the file does not match its digest, or holds no JSON.
+        """
         blob = self.get(name)
-        return None if blob is None else json.loads(blob)
+        try:
+            return None if blob is None else json.loads(blob)
+        except (ValueError, RecursionError):
+            raise self.not_understood(name) from None
+
+    def not_understood(self, name: str) -> CorruptRecordError:
+        """The error for a blob whose digest is right and whose content is not what its reader needs."""
+        return CorruptRecordError(
+            f"{self.folder / name}: not a saved state that can be read; delete this file to start the cell again"
+        )
 
     def clear(self) -> None:
         """Delete everything."""

@@ -6,12 +6,14 @@ conflicts/<key>/<digest>.json       another result of the same question: nondete
 artefacts/<dd>/<digest>.safetensors checkpoints
 ids/<digest>.json                   example ids and groups of a slice
 plans/<suite>@<version>.json        which cells fill which place of a suite's table
+damaged/<digest>-<name>             what was in the way of a new result, to look at
 scratch/<key>/ , locks/<key>.lock   work in progress, on this machine only
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +21,13 @@ from typing import Literal
 from urllib.parse import unquote, urlparse
 
 from filelock import FileLock
-from pydantic import ValidationError
 
 from robusteval.schema.digest import ids_digest, sha256_hex
-from robusteval.schema.errors import CorruptRecordError, StoreError, UsageError
+from robusteval.schema.errors import CorruptRecordError, NewerFormatError, StoreError, UsageError
 from robusteval.schema.plans import StoredPlan
 from robusteval.schema.records import ResultRecord
 from robusteval.store.backend import Backend, LocalBackend
+from robusteval.store.envelope import decode_groups, decode_plan, decode_record, encode_ids, encode_record
 from robusteval.store.scratch import Scratch
 
 CellState = Literal["done", "missing", "failed", "corrupt"]
@@ -85,7 +87,7 @@ class Store:
             CorruptRecordError: a damaged record is in the way.
             OSError: the disk is full or read-only; what was stored before is intact.
         """
-        blob = _encode(record)
+        blob = encode_record(record)
         if record.status != "ok":
             self.backend.write(_path("failures", record.cell_key), blob)
             return PutOutcome("stored")
@@ -105,6 +107,7 @@ class Store:
         Raises:
             StoreError: there is none.
             CorruptRecordError: the file is damaged or not what its name says.
+            NewerFormatError: a newer robusteval wrote it.
         """
         return self._read(_path("records", key), key)
 
@@ -113,72 +116,129 @@ class Store:
         path = _path("failures", key)
         return self._read(path, key) if self.backend.exists(path) else None
 
+    def latest(self, key: str) -> ResultRecord | None:
+        """The result of a cell, or else its last failed attempt, or None.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        return self.get(key) if self.backend.exists(_path("records", key)) else self.get_failure(key)
+
     def state(self, key: str) -> tuple[CellState, str]:
-        """State of a cell and the reason for it, from what is on disk alone."""
-        if self.backend.exists(_path("records", key)):
-            try:
+        """State of a cell and the reason for it, from what is on disk alone.
+
+        A result of a newer robusteval counts as failed: it is neither read nor damaged.
+        """
+        try:
+            if self.backend.exists(_path("records", key)):
                 record = self.get(key)
                 if record.training is not None:
                     self.get_artefact(record.training.weights)
-            except StoreError as error:
-                return "corrupt", str(error)
-            return "done", "stored"
-        try:
+                return "done", "stored"
             failure = self.get_failure(key)
-        except CorruptRecordError as error:
+        except NewerFormatError as error:
+            return "failed", str(error)
+        except (StoreError, OSError) as error:
             return "corrupt", str(error)
+        for reason in self.scratch(key).damaged().values():
+            return "corrupt", reason
         if failure is not None and failure.failure is not None:
             return "failed", f"{failure.failure.type}: {failure.failure.message}"
         return "missing", "not run yet"
 
-    def records(self) -> Iterator[ResultRecord]:
-        """Every stored result, in any order."""
+    def refuse_newer(self, key: str) -> None:
+        """Raise if a newer robusteval wrote the result of a cell, so that nobody computes it for nothing.
+
+        Raises:
+            NewerFormatError: it did.
+        """
+        if self.backend.exists(_path("records", key)):
+            with contextlib.suppress(CorruptRecordError):
+                self.get(key)
+
+    def records(self, damaged: list[str] | None = None) -> Iterator[ResultRecord]:
+        """Every stored result, in any order.
+
+        Args:
+            damaged: takes a line for each file that cannot be read, and the others still come; without it the first
+                such file raises.
+
+        Raises:
+            StoreError: a file cannot be read, and nobody takes its line.
+        """
         for path in self.backend.paths("records"):
             if path.endswith(".json"):
-                yield self._read(path, Path(path).stem)
+                try:
+                    record = self._read(path, Path(path).stem)
+                except StoreError as error:
+                    _tell(error, damaged)
+                else:
+                    yield record
 
     def conflicts(self, key: str) -> list[str]:
         """Digests of further results of the same cell."""
         return sorted(Path(path).stem for path in self.backend.paths(f"conflicts/{key}"))
 
     def set_aside(self, key: str) -> None:
-        """Move a cell's damaged files out of the way, so that it can be run again; nothing is deleted."""
-        paths = [_path("records", key), _path("failures", key)]
-        try:
-            record = self.get(key)
-        except StoreError:
-            record = None
-        if record is not None and record.training is not None:
-            paths.append(_artefact_path(record.training.weights))
+        """Move a cell's damaged files out of the way, so that it can be run again; nothing is deleted.
+
+        What a newer robusteval wrote stays.
+        """
+        paths = []
+        for path in (_path("records", key), _path("failures", key)):
+            try:
+                record = self._read(path, key)
+            except NewerFormatError:
+                return
+            except StoreError:
+                paths.append(path)
+            else:
+                paths += [path, _artefact_path(record.training.weights)] if record.training is not None else []
+        paths += [path.relative_to(self.local).as_posix() for path in self.scratch(key).damaged()]
         for path in paths:
-            blob = self.backend.read(path)
-            if blob is not None:
-                self.backend.write(f"damaged/{sha256_hex(blob)[:12]}-{Path(path).name}", blob)
-                self.backend.delete(path)
+            if self.backend.exists(path):
+                self._displace(path)
+
+    def _displace(self, path: str) -> None:
+        try:
+            mark = sha256_hex(self._blob(path) or b"")[:12]
+        except CorruptRecordError:  # a folder, or not readable
+            mark = secrets.token_hex(6)
+        self.backend.displace(path, f"damaged/{mark}-{Path(path).name}")
+
+    def _blob(self, path: str) -> bytes | None:
+        """The blob at `path`, or None; what is there and cannot be read counts as damaged."""
+        try:
+            return self.backend.read(path)
+        except OSError as error:
+            where = self.backend.locate(path)
+            raise CorruptRecordError(f"{where}: cannot be read ({error.strerror or error}); {_REPAIR}") from None
 
     def _read(self, path: str, key: str) -> ResultRecord:
-        blob = self.backend.read(path)
+        blob, where = self._blob(path), self.backend.locate(path)
         if blob is None:
-            raise StoreError(f"{self.backend.locate(path)}: no such record")
-        try:
-            record = ResultRecord.model_validate_json(blob)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            detail = f"{where}: {first['msg']}" if where else first["msg"]
-            raise CorruptRecordError(f"{self.backend.locate(path)}: damaged record ({detail}); {_REPAIR}") from None
+            raise StoreError(f"{where}: no such record")
+        record = decode_record(blob, where, _REPAIR)
         if record.cell_key != key:
-            where = self.backend.locate(path)
             raise CorruptRecordError(f"{where}: holds another cell, {record.cell_key[:12]}; {_REPAIR}")
         return record
 
     # -- artefacts -------------------------------------------------------------------------------------------------
 
     def put_artefact(self, blob: bytes) -> str:
-        """Store a checkpoint; returns its SHA-256."""
+        """Store a checkpoint; returns its SHA-256.
+
+        A damaged file in its place is set aside: the right bytes are at hand, so nothing is lost.
+        """
         digest = sha256_hex(blob)
-        if not self.backend.create(_artefact_path(digest), blob):
-            self.get_artefact(digest)
+        path = _artefact_path(digest)
+        if self.backend.exists(path):
+            try:
+                self.get_artefact(digest)
+                return digest
+            except CorruptRecordError:
+                self._displace(path)
+        self.backend.create(path, blob)
         return digest
 
     def get_artefact(self, digest: str) -> bytes:
@@ -189,7 +249,7 @@ class Store:
             CorruptRecordError: its content does not have this digest.
         """
         path = _artefact_path(digest)
-        blob = self.backend.read(path)
+        blob = self._blob(path)
         if blob is None:
             raise StoreError(f"{self.backend.locate(path)}: the checkpoint is missing; {_REPAIR}")
         if sha256_hex(blob) != digest:
@@ -197,53 +257,62 @@ class Store:
         return blob
 
     def put_ids(self, ids: tuple[str, ...], groups: tuple[str, ...]) -> None:
-        """Store the ordered example ids of a slice and what each was made from."""
-        document = {"ids": list(ids), "groups": None if groups == ids else list(groups)}
-        self.backend.create(f"ids/{ids_digest(ids)}.json", json.dumps(document).encode())
+        """Store the ordered example ids of a slice and what each was made from; a damaged list is set aside."""
+        digest = ids_digest(ids)
+        path = f"ids/{digest}.json"
+        if self.backend.exists(path):
+            try:
+                self.groups(digest)
+                return
+            except CorruptRecordError:
+                self._displace(path)
+        self.backend.create(path, encode_ids(ids, groups))
 
     def groups(self, digest: str) -> list[str] | None:
-        """Group names of a slice in its order; None if unknown or if every example stands alone."""
-        blob = self.backend.read(f"ids/{digest}.json")
-        if blob is None:
-            return None
-        try:
-            document = json.loads(blob)
-            ids, groups = document["ids"], document["groups"]
-            damaged = ids_digest(ids) != digest or (groups is not None and len(groups) != len(ids))
-        except (ValueError, KeyError, TypeError):
-            damaged = True
-        if damaged:
-            raise CorruptRecordError(
-                f"{self.backend.locate(f'ids/{digest}.json')}: damaged id list; delete it and run again"
-            )
-        return list(groups) if groups is not None else None
+        """Group names of a slice in its order; None if every example stands alone.
+
+        Raises:
+            StoreError: the id list is missing.
+            CorruptRecordError: it is damaged.
+        """
+        path = f"ids/{digest}.json"
+        return decode_groups(self._blob(path), digest, self.backend.locate(path))
 
     # -- plans -----------------------------------------------------------------------------------------------------
 
     def put_plan(self, plan: StoredPlan) -> None:
         """Store which cells fill which place of a suite's table; the newest one of a name and version is kept."""
-        self.backend.write(f"plans/{plan.suite}@{plan.version}.json", _encode(plan))
+        self.backend.write(f"plans/{plan.suite}@{plan.version}.json", plan.model_dump_json(indent=1).encode() + b"\n")
 
     def get_plan(self, suite: str, version: int | None = None) -> StoredPlan | None:
-        """The stored plan of a suite; the highest version by default."""
-        found = [plan for plan in self.plans() if plan.suite == suite and version in (None, plan.version)]
-        return max(found, key=lambda plan: plan.version) if found else None
-
-    def plans(self) -> list[StoredPlan]:
-        """Every stored plan, by name and version.
+        """The stored plan of a suite; the highest version by default.
 
         Raises:
-            CorruptRecordError: one of them is damaged.
+            StoreError: one of this suite's plans cannot be read.
+        """
+        paths = (path for path in self.backend.paths("plans") if Path(path).stem.rpartition("@")[0] == suite)
+        found = [plan for plan in map(self._read_plan, paths) if version in (None, plan.version)]
+        return max(found, key=lambda plan: plan.version) if found else None
+
+    def plans(self, damaged: list[str] | None = None) -> list[StoredPlan]:
+        """Every stored plan, by name and version.
+
+        Args:
+            damaged: as in `records`.
+
+        Raises:
+            StoreError: one of them cannot be read, and nobody takes its line.
         """
         found = []
         for path in self.backend.paths("plans"):
             try:
-                found.append(StoredPlan.model_validate_json(self.backend.read(path) or b""))
-            except ValidationError:
-                raise CorruptRecordError(
-                    f"{self.backend.locate(path)}: damaged plan; run the suite again to write it anew"
-                ) from None
+                found.append(self._read_plan(path))
+            except StoreError as error:
+                _tell(error, damaged)
         return sorted(found, key=lambda plan: (plan.suite, plan.version))
+
+    def _read_plan(self, path: str) -> StoredPlan:
+        return decode_plan(self._blob(path) or b"", Path(path).stem, self.backend.locate(path))
 
     # -- this machine ----------------------------------------------------------------------------------------------
 
@@ -269,8 +338,10 @@ def _artefact_path(digest: str) -> str:
     return f"artefacts/{digest[:2]}/{digest}.safetensors"
 
 
-def _encode(model: ResultRecord | StoredPlan) -> bytes:
-    return model.model_dump_json(indent=1).encode() + b"\n"
+def _tell(error: StoreError, damaged: list[str] | None) -> None:
+    if damaged is None:
+        raise error
+    damaged.append(str(error))
 
 
 def _flips(old: ResultRecord, new: ResultRecord) -> int:

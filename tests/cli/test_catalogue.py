@@ -69,3 +69,19 @@ def test_a_member_of_a_family_is_described(command: Command) -> None:
     code, out, _ = command("describe", "torchattacks/FGSM")
     assert code == 0
     assert out.splitlines()[0] == "attack torchattacks/FGSM"
+
+
+@pytest.mark.parametrize(("kind", "name"), [("attacks", "torchattacks/APGD"), ("architectures", "timm/resnet18")])
+def test_a_pattern_inside_a_family_lists_its_members(command: Command, kind: str, name: str) -> None:
+    code, out, _ = command("ls", kind, "--match", name[:-1] + "*", "--json")
+    assert code == 0
+    assert name in [entry["name"] for entry in json.loads(out)]
+
+
+def test_a_store_of_failures_alone_says_so(command: Command, tmp_path: Path) -> None:
+    failure = tmp_path / "failures" / "ab" / ("ab" * 32 + ".json")
+    failure.parent.mkdir(parents=True)
+    failure.write_text("{}")
+    code, out, _ = command("ls", "results", "--store", tmp_path)
+    assert code == 0
+    assert "1 cell failed" in out

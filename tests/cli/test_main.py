@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,15 @@ def test_results_are_shown_without_torch(finished: Path) -> None:
         (["plan", "smoke", "--store", "s3://bucket"], "scheme 's3' is not supported"),
         (["run", "smoke", "--executor", "ray"], "unknown executor 'ray'"),
         (["run", "smoke", "--device", "abacus"], "abacus"),
+        (["run", "smoke", "--device", "meta"], "cannot be used"),
+        (["run", "smoke", "--device", "cpu:7"], "is not on this machine"),
+        (["plan", "smoke", "--only", "role=clean"], "role train, a_id, r_id@0, a_ood, r_ood@0"),
+        (["plan", "smoke", "--only", "speed=1"], "fields: label, method, evaluator, seed, role"),
+        (["plan", "smoke", "--store", "~nobody-of-that-name/x"], "no such user"),
+        (["plan", "smoke", "--store", "/dev/null/x"], "/dev/null is a file"),
+        (["plan", "smoke", "--store", "x" * 5000], "File name too long"),
+        (["plan", "x" * 5000], "is not a suite name"),
+        (["ls", "foo"], "'what': 'foo' is not one of"),
         (["describe", "rifft"], "did you mean 'rift'"),
         (["ls", "everything"], "everything"),
     ],
@@ -149,6 +159,25 @@ def test_a_reader_that_has_had_enough_causes_no_traceback() -> None:
     process.stderr.close()
     process.wait()
     assert err == ""
+
+
+@pytest.mark.parametrize("arguments", ["ls methods", "--help", "validate nosuch"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_cause_no_traceback_and_mix_no_output(arguments: str, closed: str) -> None:
+    line = f"{sys.executable} -m robusteval.cli.main {arguments} {closed}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if "nosuch" in arguments else 0)
+    if "2>&-" in closed:
+        assert done.stderr == ""
+
+
+def test_a_terminal_of_few_characters_gets_what_it_can_show(finished: Path) -> None:
+    line = [sys.executable, "-m", "robusteval.cli.main", "show", "micro", "--store", str(finished)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?" in done.stdout
 
 
 def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,11 @@ def test_a_suite_is_found_by_name_version_and_file(command: Command, finished: P
     ("what", "says"),
     [
         ("micor", "did you mean 'micro'"),
-        ("micro@2", "unknown stored suite 'micro@2'"),
+        ("micro@2", "no stored version 2; write micro@1"),
+        ("micro@" + "9" * 5000, "version after @ is a number"),
+        ("zzz", "(`robusteval show` lists what is in"),
+        ("smoke", "`robusteval run smoke` makes results"),
+        ("a" * 5000, "is no suite name"),
         ("micro@new", "version after @ is a number"),
         ("abcdef0", "no stored cell"),
         ("missing.yaml", "no such file"),
@@ -120,3 +124,115 @@ def test_a_damaged_record_is_named_and_its_row_not_ranked(command: Command, fini
     assert key in err
     assert "damaged record" in err
     assert "unranked" in next(line for line in out.splitlines() if line.startswith("erm"))
+
+
+RUN = ("--executor", "serial", "--device", "cpu", "-q")
+
+
+@pytest.fixture
+def store(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished store, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "damaged-store"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "edited"])
+def test_a_lost_id_list_is_named_and_the_next_run_writes_it_again(
+    command: Command, micro: Path, store: Path, damage: str
+) -> None:
+    before = command("show", "micro", "--store", store)
+    lists = {file: file.read_text() for file in (store / "ids").iterdir()}
+    for file, text in lists.items():
+        if damage == "missing":
+            file.unlink()
+        else:
+            file.write_text(json.dumps({**json.loads(text), "groups": None, "ids": json.loads(text)["ids"][::-1]}))
+    code, out, err = command("show", "micro", "--store", store)
+    assert code == 3
+    assert all(str(file) in err for file in lists)
+    assert "unranked" in out
+    code, out, err = command("run", micro, "--store", store, *RUN)
+    assert (code, err) == (0, "")
+    assert {file: file.read_text() for file in (store / "ids").iterdir()} == lists
+    assert command("show", "micro", "--store", store) == before
+
+
+def test_changed_domains_are_named_and_only_their_row_is_not_ranked(command: Command, store: Path) -> None:
+    plan = Store.open(store).get_plan("micro")
+    assert plan is not None
+    (path,) = (store / "records").rglob(f"{plan.rows[0].cells['a_id']}.json")
+    document = json.loads(path.read_text())
+    document["evaluation"]["domains"] = [["upright", 3]]
+    path.write_text(json.dumps(document))
+    code, out, err = command("show", "micro", "--store", store)
+    assert code == 3
+    assert str(path) in err
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert "unranked" in lines["erm"]
+    assert "unranked" not in lines["longer"]
+
+
+def test_a_damaged_failure_is_a_note(command: Command, store: Path) -> None:
+    plan = Store.open(store).get_plan("micro")
+    assert plan is not None
+    key = plan.rows[0].cells["a_id"]
+    (path,) = (store / "records").rglob(f"{key}.json")
+    path.unlink()
+    bad = store / "failures" / key[:2] / f"{key}.json"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("{")
+    code, out, err = command("show", "micro", "--store", store)
+    assert code == 3
+    assert str(bad) in err
+    assert "longer" in out
+
+
+def test_a_damaged_plan_of_another_suite_is_a_note_in_the_list_and_nothing_to_this_one(
+    command: Command, store: Path
+) -> None:
+    (store / "plans" / "other@1.json").write_text("{")
+    assert command("show", "micro", "--store", store)[0] == 0
+    code, out, err = command("show", "--store", store)
+    assert code == 3
+    assert "micro" in out
+    assert "other@1.json" in err
+    assert command("show", "other", "--store", store)[0] == 3
+
+
+def test_damaged_scratch_stops_a_plain_run_by_name_and_is_set_aside_by_resume_failed(
+    command: Command, micro: Path, store: Path
+) -> None:
+    plan = Store.open(store).get_plan("micro")
+    assert plan is not None
+    key = plan.rows[0].cells["r_id@0"]
+    (path,) = (store / "records").rglob(f"{key}.json")
+    path.unlink()
+    state = store / "scratch" / key / "adversarial.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("half")
+    code, _, err = command("run", micro, "--store", store, *RUN)
+    assert code == 3
+    assert str(state) in err
+    assert state.read_text() == "half"
+    code, _, err = command("run", micro, "--store", store, *RUN, "--resume", "failed")
+    assert (code, err) == (0, "")
+    assert [file.read_text() for file in (store / "damaged").iterdir()] == ["half"]
+
+
+def test_a_run_with_nothing_to_do_writes_nothing(command: Command, micro: Path, store: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    assert command("run", micro, "--store", store, *RUN)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
+
+
+def test_json_has_a_short_name(command: Command, finished: Path) -> None:
+    for what in ((), ("micro",)):
+        expected = command("show", *what, "--store", finished, "--format", "json")
+        assert command("show", *what, "--store", finished, "--json") == expected
+
+
+def test_a_plot_that_cannot_be_written_is_a_usage_error(command: Command, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    code, _, err = command("show", "micro", "--store", finished, "--plot", tmp_path / "taken" / "x.png", "-q")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert err.startswith(f"error: --plot {tmp_path / 'taken' / 'x.png'}: cannot be written")

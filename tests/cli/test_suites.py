@@ -12,6 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from robusteval.cli.options import DEFAULT_STORE
+from robusteval.cli.suites import _continuation
+from robusteval.models.build import build_classifier
+from robusteval.models.checkpoints import save_checkpoint
+from robusteval.schema.types import Component
 from robusteval.store.store import Store
 
 Command = Callable[..., tuple[int, str, str]]
@@ -154,3 +159,71 @@ def test_an_interrupt_stops_at_once_and_loses_nothing(micro: Path, finished: Pat
     assert "Traceback" not in err
     assert "longer" in out
     assert {record.cell_key for record in Store.open(store).records()} == before
+
+
+def test_an_executor_is_checked_even_if_nothing_is_left_to_run(command: Command, micro: Path, finished: Path) -> None:
+    code, out, err = command("run", micro, "--store", finished, "--executor", "nope")
+    assert (code, out) == (2, "")
+    assert "unknown executor 'nope'" in err
+
+
+def test_another_suite_of_the_same_name_does_not_take_the_place_of_a_table(
+    command: Command, micro: Path, finished: Path, tmp_path: Path
+) -> None:
+    store, mine = copied(finished, tmp_path), tmp_path / "mine.yaml"
+    before = command("show", "micro", "--store", store, "--json")
+    mine.write_text(micro.read_text().replace("label: longer", "label: edited"))
+    code, out, err = command("run", mine, "--store", store, *SERIAL)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {mine}: the store has another suite called micro version 1; change 'name'")
+    assert command("show", "micro", "--store", store, "--json") == before
+    code, out, _ = command("run", mine, "--store", store, *SERIAL, "--replace-plan", "--json")
+    assert code == 0
+    assert [row["method"] for row in json.loads(out)] == ["erm", "edited"]
+
+
+def test_a_suite_that_asks_for_the_same_cells_is_the_same_suite(
+    command: Command, micro: Path, finished: Path, tmp_path: Path
+) -> None:
+    store, moved = copied(finished, tmp_path), tmp_path / "moved.yaml"
+    moved.write_text(micro.read_text().replace("One row", "A row") + "resources: {memory_gb: 3}\n")
+    assert command("run", moved, "--store", store, *SERIAL)[0] == 0
+
+
+def test_a_method_with_a_new_head_starts_from_a_model_of_other_classes(
+    command: Command, micro: Path, tmp_path: Path
+) -> None:
+    component = Component(name="small-cnn", params={"width": 4})
+    start = build_classifier(
+        component, seed=0, classes=5, input_shape=(3, 16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+    )
+    (tmp_path / "five.safetensors").write_bytes(save_checkpoint(start, component, class_names=tuple("abcde")))
+    suite = tmp_path / "s.yaml"
+    row = "{method: lp-ft, label: longer, start: ./five.safetensors, params: {epochs: 1}}"
+    suite.write_text(micro.read_text().replace("{method: erm, label: longer, params: {epochs: 2, lr: 0.05}}", row))
+    code, out, err = command("run", suite, "--store", tmp_path / "store", *SERIAL, "--only", "label=longer", "--json")
+    assert code == 0, err
+    assert json.loads(out)[1]["a_id"] is not None
+
+
+def test_validate_checks_every_suite_even_if_one_is_unknown(command: Command, micro: Path) -> None:
+    code, out, err = command("validate", "nosuch", micro)
+    assert (code, err) == (2, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("nosuch: unknown suite 'nosuch'")
+    assert lines[1] == f"{micro}: ok (2 rows)"
+
+
+def test_a_verbose_plan_shows_the_roles_that_only_takes(command: Command, micro: Path, tmp_path: Path) -> None:
+    out = command("plan", micro, "--store", tmp_path, "-v")[1]
+    assert "role" in out
+    assert "r_ood@0" in out
+
+
+def test_the_command_that_continues_a_run_repeats_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROBUSTEVAL_STORE", raising=False)
+    assert _continuation("digits", DEFAULT_STORE, None) == "robusteval run digits"
+    expected = "robusteval run digits --store 'my results' --only 'label=erm,role=r_*'"
+    assert _continuation("digits", "my results", "label=erm,role=r_*") == expected
+    monkeypatch.setenv("ROBUSTEVAL_STORE", "my results")
+    assert _continuation("digits", "my results", None) == "robusteval run digits"

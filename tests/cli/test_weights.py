@@ -45,6 +45,8 @@ def test_foreign_weights_become_a_checkpoint(command: Command, foreign: Path, tm
         (("--out", "x.safetensors", "--std", "a,b,c"), "needs 3 numbers"),
         (("--out", "x.safetensors", "--std", "0,1,1"), "greater than 0"),
         (("--out", "x.safetensors", "--params", "[1]"), "is not a JSON object"),
+        (("--out", "x.safetensors", "--params", "[" * 100_000), "is not a JSON object"),
+        (("--out", "foreign.pth/x.safetensors", "--strip", "module.", "--strip", "net."), "cannot be written"),
         (("--out", "x.safetensors", "--rename", "fc"), "is not OLD=NEW"),
         (("--out", "x.safetensors", "--class-names", "a,b"), "2 class names for 10 classes"),
         (("--out", "x.safetensors", "--entry", "ema"), "no entry 'ema'"),
@@ -60,3 +62,12 @@ def test_a_mistake_is_one_line(
     assert err.count("\n") == 1
     assert says in err
     assert not Path("x.safetensors").exists()
+
+
+def test_an_unusual_pickle_protocol_is_one_line_and_no_warning(command: Command, foreign: Path, tmp_path: Path) -> None:
+    state = torch.load(foreign, weights_only=True)["state_dict"]
+    torch.save(state, foreign, pickle_protocol=4)
+    code, _, err = command("import-weights", foreign, *OPTIONS, "--out", tmp_path / "x.safetensors")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "cannot be read safely" in err

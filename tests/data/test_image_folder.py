@@ -390,3 +390,16 @@ def test_pacs_is_read_as_it_is(shared: Path, cache: Path) -> None:
     splits = ("train", "validation", "test")
     assert sum(len(data.ids(domain, split)) for domain in data.domains for split in splits) == 9991
     assert data.load("photo", "test").images.shape[1:] == (3, 32, 32)
+
+
+def test_a_pipe_called_like_an_image_is_refused_and_not_waited_for(tree: Path, cache: Path) -> None:
+    os.mkfifo(tree / "photo" / "cat" / "pipe.png")
+    with pytest.raises(DataError, match=r"photo/cat/pipe\.png is not a regular file"):
+        _ = folder(tree, cache, size=8).classes
+
+
+def test_a_large_picture_is_read_without_a_warning(tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    pictures = folder(tree, cache)
+    assert pictures.image_shape == (3, 8, 8)
+    assert len(pictures.load("photo", "train")) > 0

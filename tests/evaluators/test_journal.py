@@ -64,3 +64,22 @@ def test_a_damaged_journal_is_named(tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(CorruptRecordError, match=BLOB):
         Journal(Scratch(tmp_path), "q")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [[], 3, {}, {"budget": [1]}, {"parts": {"a": {}}}, {"parts": {"a": {"done": 9, "kept": "", "symptoms": {}}}}, "x"],
+)
+def test_a_journal_of_another_form_is_named(tmp_path, change) -> None:
+    scratch = Scratch(tmp_path)
+    Journal(scratch, "q").settle_flags([], Budget())
+    saved = scratch.get_json(BLOB)
+    scratch.put_json(BLOB, {**saved, **change} if isinstance(change, dict) and change else change)
+    with pytest.raises(CorruptRecordError, match=BLOB):
+        Journal(scratch, "q")
+
+
+def test_a_journal_that_is_no_json_is_named(tmp_path) -> None:
+    Scratch(tmp_path).put(BLOB, b"{")
+    with pytest.raises(CorruptRecordError, match=BLOB):
+        Journal(Scratch(tmp_path), "q")

@@ -66,6 +66,24 @@ def test_a_run_killed_at_five_random_moments_ends_with_the_records_of_an_uninter
 
 
 @pytest.mark.slow
+def test_a_parent_that_is_killed_takes_its_workers_along_and_leaves_no_failed_cell(
+    tmp_path: Path, undisturbed: tuple[dict[str, str], float]
+) -> None:
+    expected, _ = undisturbed
+    for _ in range(2):
+        process = start(tmp_path, "--executor", "processes", "--jobs", "2")
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("scratch/*/training")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        assert "Traceback" not in process.communicate(timeout=60)[1]
+        assert not list((tmp_path / "failures").rglob("*.json"))
+    code, text = finish(start(tmp_path, "--executor", "processes", "--jobs", "2"))
+    assert code == 0, text
+    assert digests(tmp_path) == expected
+
+
+@pytest.mark.slow
 def test_processes_find_what_serial_finds(tmp_path: Path, undisturbed: tuple[dict[str, str], float]) -> None:
     code, text = finish(start(tmp_path, "--executor", "processes", "--jobs", "2"))
     assert code == 0, text

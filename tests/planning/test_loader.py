@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from robusteval.data import DATASETS
 from robusteval.models.build import build_classifier
@@ -73,6 +74,23 @@ def test_a_right_suite_loads(tmp_path: Path) -> None:
         ("name: tiny", "nmae: tiny", 1, "unknown key 'nmae'; did you mean 'name'?"),
         ("version: 1", "version: one", 2, "version must be a whole number, but is 'one'"),
         ("version: 1", "version: 1.5", 2, "must be a whole number"),
+        ("version: 1", f"version: {2**53}", 2, "must be at most 9007199254740991"),
+        ("seeds: [0, 1]", f"seeds: [0, {2**53}]", 4, "must be at most 9007199254740991"),
+        ("summary: A suite.", 'summary: "a \\ud800"', 3, "which no text or path may"),
+        ("  data: digits", '  data: {name: image-folder, params: {path: "a\\0b"}}', 6, "which no text or path may"),
+        ("  data: digits", "  data: {name: image-folder, params: {path: ~nobody-of-that-name/x}}", 6, "no such user"),
+        (
+            "  data: digits",
+            f"  data: {{name: image-folder, params: {{path: {'x' * 5000}}}}}",
+            6,
+            "File name too long",
+        ),
+        ("start: erm", f"start: {'x' * 5000}/x.safetensors", 18, "File name too long"),
+        ("params: {epochs: 2}", f"params: {{epochs: {2**53}}}", 11, "must be at most 9007199254740991"),
+        ("params: {epochs: 2}", "params: {lr: true}", 11, "must be a number, but is True"),
+        ("params: {epochs: 2}", 'params: {lr: "0.1"}', 11, "must be a number, but is '0.1'"),
+        ("  baseline: erm", "  pareto: []", 32, "at least 1 item"),
+        ("  baseline: erm", "  pareto: [a_id, a_id]", 32, "pareto lists 'a_id' twice"),
         ("version: 1", "version: 0", 2, "version must be greater than 0, but is 0"),
         ("version: 1", "version:", 2, "but is empty"),
         ("name: tiny", "name: ../../etc", 1, "letters, digits"),
@@ -216,6 +234,25 @@ def test_an_image_folder_is_taken_relative_to_the_suite(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"s\.yaml:6: ") as caught:
         load(tmp_path, text)
     assert str(tmp_path / "nowhere") in str(caught.value)
+
+
+def test_data_of_one_class_is_refused(tmp_path: Path) -> None:
+    picture = tmp_path / "tree" / "upright" / "only" / "0.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(picture)
+    text = GOOD.replace("  data: digits", "  data: {name: image-folder, params: {path: tree, cache: cache}}")
+    with pytest.raises(SourceError) as caught:
+        load(tmp_path, text)
+    assert any(re.match(r".*s\.yaml:6: .*needs at least 2 classes", line) for line in caught.value.located())
+
+
+def test_a_method_with_a_new_head_takes_a_start_of_other_classes_but_not_of_another_shape(tmp_path: Path) -> None:
+    text = GOOD.replace("method: aft\n    start: erm", "method: lp-ft\n    start: start.safetensors")
+    (tmp_path / "start.safetensors").write_bytes(_other("small-cnn", 7, 16))
+    load(tmp_path, text)
+    (tmp_path / "start.safetensors").write_bytes(_other("small-cnn", 7, 32))
+    with pytest.raises(SourceError, match=r"shape \(3, 32, 32\)"):
+        load(tmp_path, text)
 
 
 @pytest.mark.parametrize("name", sorted(packaged_suites()))

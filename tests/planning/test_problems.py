@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from robusteval.planning.problems import dotted, model_at
+from robusteval.planning.problems import _field_note, dotted, model_at
 from robusteval.planning.source import one_line, shorten
 from robusteval.schema.specs import EvaluateSpec, MethodSpec, SuiteSpec, ThreatSpec
-from robusteval.schema.types import Component
+from robusteval.schema.types import Component, Resources
 
 
 def test_a_location_is_written_as_a_user_would_say_it() -> None:
@@ -24,3 +24,8 @@ def test_the_model_of_a_nested_value_is_found() -> None:
 def test_quotes_are_short_and_on_one_line() -> None:
     assert shorten("x" * 100, 20) == "'" + "x" * 16 + "..."
     assert one_line(" a\n\tb\x00\u2028c ") == "a b c"
+
+
+def test_an_acronym_keeps_its_capitals() -> None:
+    assert _field_note(Resources, "cpus").startswith("CPU threads")
+    assert _field_note(Resources, "memory_gb").startswith("main memory")

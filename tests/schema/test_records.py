@@ -83,6 +83,7 @@ def test_a_last_bit_of_a_mean_does_not_change_the_digest() -> None:
         ({"failure": Failure(type="E", message="m", traceback="t", stage="eval")}, "a failure is present"),
         ({"status": "failed"}, "no failure is present"),
         ({"schema_version": 2}, "Input should be 1"),
+        ({"evaluation": evaluation().model_copy(update={"domains": (("upright", 3),)})}, "count 3 examples"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], says: str) -> None:

@@ -122,3 +122,23 @@ def test_comparisons_print_difference_counts_and_verdict(table):
     assert found["column"] == "R_id"
     assert found["difference"].startswith("+65.0 [")
     assert found["verdict"] == "better"
+
+
+def test_rows_that_never_ran_take_one_line_and_one_seed_of_two_is_not_called_one_seed(world):
+    plan = world.plan()
+    keep = next(row for row in plan.rows if row.label == "erm" and row.seed == 0)
+    kept = {keep.train_key, *keep.cells.values()}
+    for key in set(world.records) - kept:
+        del world.records[key]
+    found = notes(score(plan, world.records, world.groups))
+    assert "Not run yet: pgd-at, weak (2 rows)." in found
+    assert "erm: not ranked, missing seed 1 (not run)." in found
+    text = "\n".join(found)
+    assert "of 2 training seeds fewer than two have results" in text
+    assert "one training seed" not in text
+
+
+def test_a_suite_of_one_seed_says_so(world):
+    plan = world.plan()
+    plan = plan.model_copy(update={"rows": tuple(row for row in plan.rows if row.seed == 0)})
+    assert "one training seed, so no interval over seeds" in "\n".join(notes(score(plan, world.records, world.groups)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from robusteval.schema.cells import CellStart, DataSlice, EvalCell, TrainCell
 from robusteval.schema.digest import ids_digest
-from robusteval.schema.errors import CorruptRecordError, StoreError, UsageError
+from robusteval.schema.errors import CorruptRecordError, NewerFormatError, StoreError, UsageError
 from robusteval.schema.records import (
     Bits,
     Budget,
@@ -26,6 +26,7 @@ from robusteval.schema.records import (
 )
 from robusteval.schema.types import Component
 from robusteval.store.backend import LocalBackend
+from robusteval.store.envelope import decode_record, encode_record
 from robusteval.store.provenance import describe_provenance
 from robusteval.store.store import Store
 
@@ -118,7 +119,7 @@ def _file_of(store: Store, stored: ResultRecord) -> Path:
     return store.local / "records" / stored.cell_key[:2] / f"{stored.cell_key}.json"
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "not json", "flipped outcome", "renamed", "newer schema"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "not json", "flipped outcome", "renamed", "no digest"])
 def test_a_damaged_record_is_named_and_not_overwritten(store: Store, damage: str) -> None:
     stored = record([True, False, True])
     store.put(stored)
@@ -135,9 +136,9 @@ def test_a_damaged_record_is_named_and_not_overwritten(store: Store, damage: str
         document["evaluation"]["outcomes"]["clean"]["bits"] = Bits.pack([True, True, True]).bits
         text = json.dumps(document)
     elif damage == "renamed":
-        text = json.dumps(record([True, False, True], seed=7).model_dump(mode="json"))
+        text = encode_record(record([True, False, True], seed=7)).decode()
     else:
-        document["schema_version"] = 2
+        del document["record_digest"]
         text = json.dumps(document)
     file.write_text(text)
     state, reason = store.state(stored.cell_key)
@@ -146,6 +147,126 @@ def test_a_damaged_record_is_named_and_not_overwritten(store: Store, damage: str
     with pytest.raises(CorruptRecordError):
         store.put(record([True, True, True]))
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "place", ["evaluation.metrics.0.n", "evaluation.budget.forward", "timing.wall_s", "provenance.device"]
+)
+def test_a_change_of_any_field_is_noticed(store: Store, place: str) -> None:
+    stored = record([True, False, True])
+    store.put(stored)
+    file = _file_of(store, stored)
+    document = part = json.loads(file.read_text())
+    *path, last = place.split(".")
+    for name in path:
+        part = part[int(name) if name.isdecimal() else name]
+    part[last] = "cuda" if last == "device" else 7
+    file.write_text(json.dumps(document))
+    with pytest.raises(CorruptRecordError, match="record_digest"):
+        store.get(stored.cell_key)
+
+
+def test_a_changed_failure_is_noticed(store: Store) -> None:
+    failed = failure()
+    store.put(failed)
+    file = store.local / "failures" / failed.cell_key[:2] / f"{failed.cell_key}.json"
+    file.write_text(file.read_text().replace("NaN logits", "all is well"))
+    state, reason = store.state(failed.cell_key)
+    assert state == "corrupt"
+    assert str(file) in reason
+
+
+@given(
+    wall_s=st.floats(0.0, allow_nan=False, allow_infinity=False),
+    message=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+)
+def test_every_record_survives_its_file(wall_s: float, message: str) -> None:
+    failed = failure()
+    assert failed.failure is not None
+    changed = failed.model_copy(
+        update={
+            "timing": Timing(started_at="now", wall_s=wall_s),
+            "failure": failed.failure.model_copy(update={"message": message}),
+        }
+    )
+    assert decode_record(encode_record(changed), "here", "repair") == changed
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "[" * 100_000, '{"a": NaN}', '{"schema_version": "2"}'])
+def test_what_is_no_record_is_damaged(store: Store, text: str) -> None:
+    stored = record([True, False, True])
+    store.put(stored)
+    _file_of(store, stored).write_text(text)
+    with pytest.raises(CorruptRecordError, match="damaged record"):
+        store.get(stored.cell_key)
+
+
+def test_a_record_of_a_newer_version_is_refused_by_name_and_never_set_aside(store: Store) -> None:
+    stored = record([True, False, True])
+    store.put(stored)
+    file = _file_of(store, stored)
+    text = file.read_text().replace('"schema_version": 1', '"schema_version": 2').replace("metrics", "numbers")
+    file.write_text(text)
+    state, reason = store.state(stored.cell_key)
+    assert state == "failed"
+    assert f"{file}: written by a newer robusteval (schema 2" in reason
+    store.set_aside(stored.cell_key)
+    for attempt in (lambda: store.put(stored), lambda: store.refuse_newer(stored.cell_key)):
+        with pytest.raises(NewerFormatError, match="upgrade"):
+            attempt()
+    assert file.read_text() == text
+
+
+@pytest.mark.parametrize("folder", ["records", "failures"])
+def test_a_directory_in_the_place_of_a_record_is_damage_and_can_be_set_aside(store: Store, folder: str) -> None:
+    stored = record([True, False, True])
+    place = store.local / folder / stored.cell_key[:2] / f"{stored.cell_key}.json"
+    place.mkdir(parents=True)
+    (place / "keep").write_text("kept")
+    state, reason = store.state(stored.cell_key)
+    assert state == "corrupt"
+    assert str(place) in reason
+    store.set_aside(stored.cell_key)
+    assert store.state(stored.cell_key)[0] == "missing"
+    assert [file.read_text() for file in (store.local / "damaged").glob("*/keep")] == ["kept"]
+
+
+def test_damaged_scratch_is_named_and_set_aside_and_the_rest_of_it_stays(store: Store) -> None:
+    key = "ab" * 32
+    store.put(failure())
+    for owner in (key, failure().cell_key):
+        store.scratch(owner).put("training", b"state")
+        store.scratch(owner).put("other", b"state")
+        file = store.local / "scratch" / owner / "training"
+        file.write_bytes(b"half")
+        state, reason = store.state(owner)
+        assert state == "corrupt"
+        assert str(file) in reason
+        store.set_aside(owner)
+        assert store.scratch(owner).get("training") is None
+        assert store.scratch(owner).get("other") == b"state"
+    assert store.state(key)[0] == "missing"
+    assert store.state(failure().cell_key)[0] == "failed"
+    assert {file.read_bytes() for file in (store.local / "damaged").iterdir()} == {b"half"}
+
+
+def test_one_bad_file_among_records_and_plans_is_named_and_the_others_are_read(store: Store) -> None:
+    stored = record([True, False, True])
+    store.put(stored)
+    for name in ("records/xx/foo.json", "plans/other@1.json"):
+        (store.local / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.local / name).write_text("{")
+    damaged: list[str] = []
+    assert list(store.records(damaged)) == [stored]
+    assert store.plans(damaged) == []
+    assert [name in line for name, line in zip(("foo.json", "other@1.json"), damaged, strict=True)] == [True, True]
+    with pytest.raises(CorruptRecordError):
+        list(store.records())
+    with pytest.raises(CorruptRecordError):
+        store.plans()
+    assert store.get_plan("mine") is None
+    with pytest.raises(CorruptRecordError, match="damaged plan"):
+        store.get_plan("other")
 
 
 def test_a_damaged_record_set_aside_can_be_computed_anew_and_is_still_there_to_look_at(store: Store) -> None:
@@ -193,16 +314,46 @@ def test_artefacts_are_addressed_by_content(store: Store) -> None:
         store.get_artefact("0" * 64)
 
 
+@pytest.mark.parametrize("kind", ["flipped", "folder"])
+def test_a_damaged_artefact_gives_way_to_the_right_bytes(store: Store, kind: str) -> None:
+    digest = store.put_artefact(b"weights")
+    file = store.local / "artefacts" / digest[:2] / f"{digest}.safetensors"
+    file.unlink()
+    if kind == "flipped":
+        file.write_bytes(b"weighty")
+    else:
+        file.mkdir()
+    with pytest.raises(CorruptRecordError, match=digest):
+        store.get_artefact(digest)
+    assert store.put_artefact(b"weights") == digest
+    assert store.get_artefact(digest) == b"weights"
+    assert len(list((store.local / "damaged").iterdir())) == 1
+
+
 def test_groups_come_back_in_order_and_a_damaged_id_list_is_named(store: Store) -> None:
     ids, groups = ("a/1", "b/1"), ("1", "1")
     store.put_ids(ids, groups)
     assert store.groups(ids_digest(ids)) == ["1", "1"]
     store.put_ids(("x",), ("x",))
     assert store.groups(ids_digest(("x",))) is None
-    assert store.groups("0" * 64) is None
+    with pytest.raises(StoreError, match="id list is missing"):
+        store.groups("0" * 64)
     (store.local / "ids" / f"{ids_digest(ids)}.json").write_text('{"ids": ["a/1"], "groups": null}')
     with pytest.raises(CorruptRecordError, match="damaged id list"):
         store.groups(ids_digest(ids))
+
+
+@pytest.mark.parametrize("groups", [None, ["x", "x"]])
+def test_changed_groups_are_noticed_and_the_list_can_be_written_again(store: Store, groups: list[str] | None) -> None:
+    ids = ("a/1", "b/1")
+    store.put_ids(ids, ("1", "1"))
+    file = store.local / "ids" / f"{ids_digest(ids)}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "groups": groups}))
+    with pytest.raises(CorruptRecordError, match="damaged id list"):
+        store.groups(ids_digest(ids))
+    store.put_ids(ids, ("1", "1"))
+    assert store.groups(ids_digest(ids)) == ["1", "1"]
+    assert len(list((store.local / "damaged").iterdir())) == 1
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "~/x", ""])
