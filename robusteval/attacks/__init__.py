@@ -44,6 +44,14 @@ ATTACKS: Registry[type[Attack[Any]]] = Registry(
             "robusteval.attacks.square:Square",
             "random search on scores, no gradient (Andriushchenko et al., ECCV 2020)",
         ),
+        "spatial": (
+            "robusteval.attacks.spatial:SpatialAttack",
+            "worst rotation and translation of a grid (Engstrom et al., ICML 2019), in spatial threats",
+        ),
+        "recolour": (
+            "robusteval.attacks.recolour:RecolourAttack",
+            "worst map of colours to colours (after Laidlaw and Feizi, NeurIPS 2019), in recolour threats",
+        ),
         "autoattack": (
             "robusteval.attacks.ensemble:AutoAttack",
             "AutoAttack standard, plus, rand or custom (Croce and Hein, ICML 2020) on full batches",

@@ -23,6 +23,7 @@ from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import UsageError
 from robusteval.schema.params import canonical_params, checked_params
 from robusteval.schema.records import Budget, Flag
+from robusteval.schema.threats import Threat
 from robusteval.schema.types import Access, Component, Frozen, Norm, ThreatModel
 
 P = TypeVar("P", bound=Frozen)
@@ -48,6 +49,7 @@ class Verdict:
         forward: forward passes spent on this example by the attack, verification included.
         backward: backward passes.
         symptoms: what its runs met, named as in `attacks.symptoms`.
+        attack: member of an ensemble that broke it; empty for survivors and for attacks by themselves.
     """
 
     example: int
@@ -59,6 +61,7 @@ class Verdict:
     forward: int
     backward: int
     symptoms: tuple[str, ...] = ()
+    attack: str = ""
 
 
 OnVerdict = Callable[[Verdict], None]
@@ -110,7 +113,7 @@ class AttackResult:
             where the clean image is misclassified already.
         broken: (B,) bool, the model errs on `adversarial` (clean errors and NaN logits count as broken).
         margin: (B,) float32, logit of the label minus the largest other logit on `adversarial`.
-        norm: (B,) float32, size of the perturbation in the threat's norm.
+        norm: (B,) float32, size of the perturbation in the threat's norm; in linf where the threat is no ball.
         budget: passes spent, verification included.
         flags: symptoms seen on the way, in this batch.
         symptoms: the same as counts of examples, which add up over batches.
@@ -134,7 +137,7 @@ class Attack(ABC, Generic[P]):
 
     Args:
         params: hyper-parameters, validated.
-        threat: norm, radius and knowledge.
+        threat: what may be done to an image, and what is known of the model.
 
     Raises:
         UsageError: the attack does not support the threat's norm or needs to see more of the model than the threat
@@ -149,22 +152,42 @@ class Attack(ABC, Generic[P]):
     """Norms the attack supports."""
     access: ClassVar[Access] = Access.WHITE_BOX
     """What the attack needs to see of the model."""
+    share: float = 1.0
+    """Share of the examples left standing that an ensemble runs this member on, drawn by `cascade.drawn`."""
     bounded: ClassVar[bool] = True
     """Whether `run` promises to stay inside the ball; a minimum-norm attack does not, and is clipped silently."""
 
-    def __init__(self, params: P, threat: ThreatModel) -> None:
-        if threat.norm not in self.norms:
-            valid = ", ".join(sorted(norm.value for norm in self.norms))
-            raise UsageError(f"attack {self.name!r} does not support the norm {threat.norm.value}; it supports {valid}")
+    def __init__(self, params: P, threat: Threat) -> None:
+        if threat.norm not in self.supports():
+            valid = ", ".join(self.supports())
+            hint = "" if isinstance(threat, ThreatModel) else f"; use attack {threat.norm!r} there"
+            raise UsageError(f"attack {self.name!r} does not support the norm {threat.norm}; it supports {valid}{hint}")
         if threat.targeted:
             raise UsageError(f"attack {self.name!r} only looks for any wrong class; set targeted: false")
         self.params = params
-        self.threat = threat
+        self.limits: Threat = threat
         if SIGHT.index(self.needs) < SIGHT.index(threat.access):
             raise UsageError(
                 f"attack {self.name!r} needs {self.needs.value} access and the threat grants {threat.access.value}"
             )
         self._symptoms: Counter[str] = Counter()
+
+    @classmethod
+    def supports(cls) -> tuple[str, ...]:
+        """Values of a threat's `norm` that the attack can work in."""
+        return tuple(sorted(norm.value for norm in cls.norms))
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The ball, for attacks that perturb pixels; `limits` is the threat model of any kind."""
+        if not isinstance(self.limits, ThreatModel):
+            raise TypeError(f"threat {self.limits} of attack {self.name!r} is no ball")
+        return self.limits
+
+    @property
+    def measure(self) -> Norm:
+        """The norm in which the size of a perturbation is reported."""
+        return self.threat.norm
 
     @property
     def needs(self) -> Access:
@@ -234,7 +257,7 @@ class Attack(ABC, Generic[P]):
             margin, broken = judged(logits, labels)
             adversarial = images.clone()
             standing = (~broken).nonzero().flatten()
-            if len(standing) and float(self.threat.epsilon) > 0:
+            if len(standing) and not self.limits.only_clean:
                 place = standing.tolist()
                 examples = Standing(images[standing], labels[standing], keys[standing], logits[standing])
                 found = self._search(model, examples, seed, _translated(on_verdict, place))
@@ -248,7 +271,7 @@ class Attack(ABC, Generic[P]):
             adversarial=adversarial,
             broken=broken,
             margin=margin,
-            norm=perturbation_norm(adversarial - images, self.threat.norm),
+            norm=perturbation_norm(adversarial - images, self.measure),
             budget=model.passes.since(before),
             flags=flags_from_symptoms(self.name, symptoms, len(standing)),
             symptoms=symptoms,
@@ -301,7 +324,7 @@ def _translated(on_verdict: OnVerdict | None, place: list[int]) -> OnVerdict | N
     return lambda verdict: on_verdict(replace(verdict, example=place[verdict.example]))
 
 
-def build_attack(component: Component, threat: ThreatModel) -> Attack[Any]:
+def build_attack(component: Component, threat: Threat) -> Attack[Any]:
     """The attack that `component` names, inside `threat`.
 
     Raises:
@@ -312,7 +335,7 @@ def build_attack(component: Component, threat: ThreatModel) -> Attack[Any]:
     return attack(checked_params(f"attack {component.name!r}", attack.Params, component.params), threat)
 
 
-def resolve_attack(component: Component, threat: ThreatModel) -> Component:
+def resolve_attack(component: Component, threat: Threat) -> Component:
     """The same attack with every parameter present and in canonical form.
 
     Raises:

@@ -7,14 +7,18 @@ Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self, TypeVar
+from dataclasses import replace
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import model_validator
 from torch import Tensor
 
-from robusteval.attacks.base import Attack
+from robusteval.attacks.base import Attack, AttackResult, Found, OnVerdict, Standing, Verdict, judged, original_logits
+from robusteval.attacks.guard import untouched
 from robusteval.attacks.jobs import JobAttack
+from robusteval.data.randomness import keyed_uniform
 from robusteval.models.classifier import Classifier
+from robusteval.models.forms import PROBES
 from robusteval.models.search import SearchModel
 from robusteval.schema.types import Frozen, Norm, PositiveInt
 
@@ -106,20 +110,98 @@ class Cascade(Attack[C]):
 
     def run(self, model: Classifier, images: Tensor, labels: Tensor, *, keys: Tensor, seed: int) -> Tensor:
         """See `Attack.run`."""
-        proposed = images.clone()
-        standing = labels.new_ones(labels.shape).bool()
+        return self._one_by_one(
+            model, Standing(images, labels, keys, original_logits(model, images)), seed, None
+        ).images
+
+    def _search(self, model: Classifier, examples: Standing, seed: int, on_verdict: OnVerdict | None) -> Found:
+        """Run the members, each of which verifies what it finds."""
+        with untouched(self.name, model):
+            return self._one_by_one(model, examples, seed, on_verdict)
+
+    def _one_by_one(self, model: Classifier, examples: Standing, seed: int, on_verdict: OnVerdict | None) -> Found:
+        found = examples.images.clone()
+        margin, broken = judged(examples.logits, examples.labels)
+        account = _Account(len(examples), on_verdict)
         search = SearchModel(model)
+        first = examples.keys.argsort(stable=True)[:PROBES]
         for stage in self.stages():
-            where = standing.nonzero().flatten()
+            where = (~broken & drawn(examples.keys, stage.share, seed)).nonzero().flatten()
             if not len(where):
-                break
+                continue
             if isinstance(stage, JobAttack):
                 stage.search = search
-            result = stage(model, images[where], labels[where], keys=keys[where], seed=seed)
+                search.at(stage.precision).prepare(examples.images[first])
+            result = stage(model, examples.images[where], examples.labels[where], keys=examples.keys[where], seed=seed)
             self.absorb(result)
-            proposed[where[result.broken]] = result.adversarial[result.broken]
-            standing[where[result.broken]] = False
-        return proposed
+            account.add(stage, where.tolist(), result)
+            fell = where[result.broken]
+            found[fell], margin[fell] = result.adversarial[result.broken], result.margin[result.broken]
+            broken[fell] = True
+        return Found(found, broken, margin, account.close())
+
+
+class _Account:
+    """Verdicts of an ensemble on N examples, put together from those of its members.
+
+    Args:
+        n: number of examples.
+        on_verdict: told the verdict of an example when it breaks, or at the end.
+    """
+
+    def __init__(self, n: int, on_verdict: OnVerdict | None) -> None:
+        self.on_verdict = on_verdict
+        self.complete = True
+        self.verdicts: list[Verdict | None] = [None] * n
+
+    def add(self, stage: Attack[Any], where: list[int], result: AttackResult) -> None:
+        """Take the verdicts of one member on the examples `where`; if it gives none, the whole gives none."""
+        if len(result.verdicts) < len(where):
+            self.complete = False
+        if not self.complete:
+            return
+        for verdict in result.verdicts:
+            example = where[verdict.example]
+            before = self.verdicts[example]
+            both = verdict if before is None else _sum(before, verdict)
+            both = replace(both, example=example, attack=stage.name if verdict.broken else "")
+            self.verdicts[example] = both
+            if both.broken:
+                self._tell(both)
+
+    def close(self) -> tuple[Verdict, ...]:
+        """Tell the survivors, and give all verdicts."""
+        if not self.complete:
+            return ()
+        verdicts = tuple(verdict for verdict in self.verdicts if verdict is not None)
+        for verdict in verdicts:
+            if not verdict.broken:
+                self._tell(verdict)
+        return verdicts
+
+    def _tell(self, verdict: Verdict) -> None:
+        if self.on_verdict is not None:
+            self.on_verdict(verdict)
+
+
+def _sum(before: Verdict, verdict: Verdict) -> Verdict:
+    """The later verdict with the passes and symptoms of both; a survivor's steps are those of all its members."""
+    return replace(
+        verdict,
+        step=verdict.step if verdict.broken else before.step + verdict.step,
+        forward=before.forward + verdict.forward,
+        backward=before.backward + verdict.backward,
+        symptoms=tuple(dict.fromkeys((*before.symptoms, *verdict.symptoms))),
+    )
+
+
+def drawn(keys: Tensor, share: float, seed: int) -> Tensor:
+    """Which examples a member with this share is run on (B,) bool.
+
+    Each is drawn by itself from (seed, key), so order and company change nothing, and a smaller share is a part of a
+    larger one.
+    """
+    return keyed_uniform(keys, (1,), seed=seed, purpose="second stage").flatten() < share
 
 
 def summed(members: tuple[StageName, ...], passes: Callable[[StageName], tuple[int, int]]) -> tuple[int, int]:

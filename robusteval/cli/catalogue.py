@@ -200,15 +200,23 @@ def _print_suite(spec: dict[str, Any]) -> None:
         ("data", f"{_component(train['data'])}, trained on {', '.join(train['domains'])}"),
         ("architecture", _component(train["architecture"])),
     ]
-    for threat in evaluate["threats"]:
-        attacks = ", ".join(_component(attack) for attack in threat["attacks"])
-        facts.append(("threat", f"{threat['norm']} {threat['epsilon']}: {attacks}"))
+    for key, name in (("threats", "threat"), ("unseen_threats", "unseen threat")):
+        for threat in evaluate[key]:
+            attacks = ", ".join(_component(attack) for attack in threat["attacks"])
+            facts.append((name, f"{_limits(threat)}: {attacks}"))
     for half in ("id", "ood"):
         chosen = {key: value for key, value in evaluate[half].items() if value is not None}
         facts.append((half, _parameters(chosen) or "all test examples of the default domains"))
     facts += [("reference", f"{one['title']} ({one['venue']})") for one in spec["references"]]
     print()
     render.print_facts(facts)
+
+
+def _limits(threat: dict[str, Any]) -> str:
+    """Norm and limits of a threat, such as `linf 8/255` or `spatial rotation 30 translation 0.1`."""
+    names = ("rotation", "translation", "grid")
+    given = [f"{name} {threat[name]:g}" for name in names if threat[name] is not None]
+    return " ".join([threat["norm"], *([threat["epsilon"]] if threat["epsilon"] else []), *given])
 
 
 def _suites() -> Iterator[dict[str, Any]]:

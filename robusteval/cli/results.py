@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robusteval.cli.lookup import find_key, find_plan
 from robusteval.cli.options import (
     DEFAULT_STORE,
     JsonOption,
@@ -19,7 +19,6 @@ from robusteval.cli.options import (
     VerboseOption,
     examples,
     open_store,
-    shortened,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from robusteval.store.store import Store
 
 CELLS_DAMAGED = 3
-_KEY = re.compile(r"[0-9a-f]{6,64}")
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +73,7 @@ def show(
     if not what:
         _print_plans(place, form)
         return
-    stored = _find_plan(place, what)
+    stored = find_plan(place, what)
     if stored is None:
         _print_record(place, what, form)
         return
@@ -201,42 +199,6 @@ def _plot(table: SuiteTable, file: Path, columns: tuple[str, ...] | None, *, qui
         print(f"wrote {file}", file=sys.stderr)
 
 
-def _find_plan(place: Store, what: str) -> StoredPlan | None:
-    """The stored plan that a user means; None if they mean a cell.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    from robusteval.planning.loader import read_spec
-    from robusteval.planning.names import is_name, is_path, packaged_suites
-    from robusteval.schema.errors import UsageError, unknown_name
-
-    if is_path(what):
-        spec = read_spec(what)
-        name, version = spec.name, str(spec.version)
-    else:
-        name, _, version = what.partition("@")
-    if not is_name(name):
-        raise UsageError(f"{shortened(what)!r} is no suite name, file or key; robusteval show lists what is stored")
-    if version and not re.fullmatch("[0-9]{1,16}", version):
-        raise UsageError(f"{shortened(what)!r}: the version after @ is a number, such as {name}@1")
-    stored = place.get_plan(name, int(version) if version else None)
-    if stored is not None:
-        return stored
-    if _KEY.fullmatch(what):
-        return None
-    plans = place.plans(damaged=[])
-    versions = [plan.version for plan in plans if plan.suite == name]
-    if versions:
-        raise UsageError(
-            f"{name} has no stored version {version}; write {' or '.join(f'{name}@{v}' for v in versions)}"
-        )
-    message = unknown_name("stored suite", name, {plan.suite for plan in plans})
-    if is_path(what) or name in packaged_suites():
-        raise UsageError(f"{message}; `robusteval run {what if is_path(what) else name}` makes results in {place.uri}")
-    raise UsageError(f"{message} (`robusteval show` lists what is in {place.uri})")
-
-
 def _print_plans(place: Store, form: TableFormat) -> None:
     from robusteval.cli import render
 
@@ -254,17 +216,10 @@ def _print_plans(place: Store, form: TableFormat) -> None:
 
 def _print_record(place: Store, prefix: str, form: TableFormat) -> None:
     from robusteval.cli import render
-    from robusteval.schema.errors import UsageError
 
-    paths = (path for folder in ("records", "failures") for path in place.backend.paths(folder))
-    keys = sorted({Path(path).stem for path in paths if Path(path).stem.startswith(prefix)})
-    if not keys:
-        raise UsageError(f"no stored cell has a key that begins with {prefix!r}; robusteval ls results lists them")
-    if len(keys) > 1:
-        some = ", ".join(key[:16] for key in keys[:5])
-        raise UsageError(f"{len(keys)} stored cells have keys that begin with {prefix!r}: {some}; write more of it")
-    failure = place.get_failure(keys[0])
-    record = failure if failure is not None else place.get(keys[0])
+    key = find_key(place, prefix)
+    failure = place.get_failure(key)
+    record = failure if failure is not None else place.get(key)
     if form is not TableFormat.TABLE:
         print(json.dumps(record.model_dump(mode="json"), indent=2))
         return

@@ -130,7 +130,7 @@ def validate(
     Every name, parameter, start and data path is looked at; each problem is one line with its place.
     """
     from robusteval.planning.loader import load_suite
-    from robusteval.planning.source import SourceError
+    from robusteval.schema.source import SourceError
     from robusteval.schema.errors import UsageError
 
     found: list[dict[str, object]] = []

@@ -21,6 +21,18 @@ DATASETS: Registry[type[Dataset[Any]]] = Registry(
             "robusteval.data.image_folder:ImageFolder",
             "any tree domain/class/file or split/class/file of images",
         ),
+        "pacs": ("robusteval.data.multi_domain:Pacs", "art paintings, cartoons, photos and sketches, 7 classes"),
+        "vlcs": ("robusteval.data.multi_domain:Vlcs", "photos from four collections, 5 classes"),
+        "office-home": (
+            "robusteval.data.multi_domain:OfficeHome",
+            "art, clip art, product pictures and photos, 65 classes",
+        ),
+        "terra-incognita": ("robusteval.data.multi_domain:TerraIncognita", "camera traps at four places, 10 classes"),
+        "domainnet": ("robusteval.data.multi_domain:DomainNet", "pictures in six styles, 345 classes"),
+        "shifted": (
+            "robusteval.shifts.dataset:ShiftedDataset",
+            "another dataset under corruptions and other shifts, one domain for each; see `robusteval ls shifts`",
+        ),
     },
 )
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robusteval.data.computed import ComputedImages
 from robusteval.data.imageset import ImageSet
 from robusteval.schema.digest import stable_int
 
@@ -44,7 +46,8 @@ class DeviceSet:
         data: the images.
         device: where batches go.
         resident_bytes: a set of more bytes stays on the CPU as uint8, memory-mapped if it came so, and each batch is
-            moved by itself; what a batch holds does not depend on it.
+            moved by itself; what a batch holds does not depend on it. Images that are computed are kept up to this
+            size, beyond it they are computed again for each batch.
     """
 
     def __init__(
@@ -54,8 +57,12 @@ class DeviceSet:
         self.ids = data.ids
         self.domain_names = tuple(dict.fromkeys(data.domains))
         position = {name: index for index, name in enumerate(self.domain_names)}
-        home = device if data.images.nbytes <= resident_bytes else "cpu"
-        self.images = torch.from_numpy(_writable(data.images)).to(home)
+        fits = data.images.nbytes <= resident_bytes
+        self.images: Tensor | ComputedImages
+        if isinstance(data.images, ComputedImages):
+            self.images = data.images.all(torch.device(device)) if fits else data.images
+        else:
+            self.images = torch.from_numpy(_writable(data.images)).to(device if fits else "cpu")
         self.labels = torch.from_numpy(_writable(data.labels)).to(device)
         self.keys = torch.from_numpy(_writable(data.keys)).to(device)
         self.domains = torch.tensor([position[name] for name in data.domains], dtype=torch.int64, device=device)
@@ -73,22 +80,29 @@ class DeviceSet:
     @property
     def resident(self) -> bool:
         """Whether the images live where the batches go."""
-        return self.images.device == self.device
+        return self._home == self.device
+
+    @property
+    def _home(self) -> torch.device:
+        return self.images.device if isinstance(self.images, Tensor) else torch.device("cpu")
 
     def batch(self, positions: Tensor | slice) -> Batch:
         """The examples at `positions`; indices of a set that is not resident belong on the CPU."""
-        here: Tensor | slice = positions
-        if isinstance(positions, Tensor):
-            positions, here = positions.to(self.images.device), positions.to(self.device)
-        images = self.images[positions]
-        if not self.resident and self.device.type == "cuda":
-            images = images.pin_memory()
+        here = positions.to(self.device) if isinstance(positions, Tensor) else positions
         return Batch(
-            images=images.to(self.device, non_blocking=True).to(torch.float32).div_(self._white),
+            images=self._pixels(positions).to(self.device, non_blocking=True).to(torch.float32).div_(self._white),
             labels=self.labels[here],
             keys=self.keys[here],
             domains=self.domains[here],
         )
+
+    def _pixels(self, positions: Tensor | slice) -> Tensor:
+        where = positions.to(self._home) if isinstance(positions, Tensor) else positions
+        if isinstance(self.images, ComputedImages):
+            chosen = np.arange(*where.indices(len(self))) if isinstance(where, slice) else where.numpy()
+            return self.images.compute(chosen, self.device)
+        images = self.images[where]
+        return images if self.resident or self.device.type != "cuda" else images.pin_memory()
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """All examples in their own order."""
@@ -101,7 +115,7 @@ class DeviceSet:
         A last batch of one example is dropped: batch statistics of one image are not defined.
         """
         generator = torch.Generator().manual_seed(stable_int("order", seed, epoch))
-        order = torch.randperm(len(self), generator=generator).to(self.images.device)
+        order = torch.randperm(len(self), generator=generator).to(self._home)
         for start in range(0, len(self), batch_size):
             positions = order[start : start + batch_size]
             if len(positions) > 1 or len(self) == 1:
@@ -124,7 +138,7 @@ class DeviceSet:
         orders = [own[torch.randperm(len(own), generator=generator)] for own in members]
         steps = max(1, max(len(own) for own in orders) // share)
         columns = [own[torch.arange(steps * share) % len(own)].reshape(steps, share) for own in orders]
-        for positions in torch.cat(columns, dim=1).to(self.images.device):
+        for positions in torch.cat(columns, dim=1).to(self._home):
             yield self.batch(positions)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from robusteval.data.imageset import canonical_rank
 from robusteval.schema.digest import sha256_hex
@@ -23,22 +26,46 @@ not remembered."""
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """One image file.
+class FileStamp:
+    """One file as it lies on disk.
 
     Attributes:
-        path: relative to the root, with forward slashes; the example id.
-        top: first folder on the path, a domain or a split.
-        label: second folder on the path, the class.
+        path: relative to the root, with forward slashes.
         size: bytes.
         modified: modification time in nanoseconds.
     """
 
     path: str
-    top: str
-    label: str
     size: int
     modified: int
+
+
+@dataclass(frozen=True)
+class ImageFile(FileStamp):
+    """One image file; its path is the example id.
+
+    Attributes:
+        top: a domain or a split: the first folder on the path of a tree, empty if there is only one.
+        label: the class: the next folder.
+    """
+
+    top: str
+    label: str
+
+
+def stamped(root: Path, path: str) -> FileStamp:
+    """The file at `root/path`.
+
+    Raises:
+        DataError: it cannot be read, or is no regular file.
+    """
+    try:
+        found = (root / path).stat()
+    except OSError as error:
+        raise DataError(f"{root / path}: cannot be read ({error.strerror}); put the file there") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{root / path}: is not a regular file; put a file there")
+    return FileStamp(path, found.st_size, found.st_mtime_ns)
 
 
 def complaint(root: Path, what: str, problems: Sequence[str]) -> DataError:
@@ -46,45 +73,63 @@ def complaint(root: Path, what: str, problems: Sequence[str]) -> DataError:
     return DataError(f"{root}: {what}: {'; '.join(problems)}")
 
 
-def list_images(root: Path) -> tuple[ImageFile, ...]:
+def list_images(root: Path, *, only: Sequence[str] = (), depth: Literal[1, 2] = 2) -> tuple[ImageFile, ...]:
     """Every image under `root/first/second/`, ordered by first folder and then by `canonical_rank` of the path.
 
     Hidden files and folders and files that are no images are ignored.
 
+    Args:
+        root: the tree.
+        only: first folders to look into; all by default.
+        depth: 1 for a tree class/file.
+
     Raises:
-        DataError: the root is no folder; it holds no image; an image lies outside `first/second/`; a class folder is
-            empty; a link leaves the root or leads to a folder; an image is a pipe or device; a name is not UTF-8.
+        DataError: the root is no folder; it holds no image; an image lies outside `first/second/`; a first folder or a
+            class folder is empty; a link leaves the root or leads to a folder; an image is a pipe or device; a name is
+            not UTF-8.
     """
+    shape = "class/file" if depth == 1 else "domain/class/file or split/class/file"
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the root of a tree domain/class/file or split/class/file")
+        raise DataError(f"{root}: no such folder; give the root of a tree {shape}")
     problems: list[str] = []
     misplaced: list[str] = []
     files: list[ImageFile] = []
-    folders: set[tuple[str, str]] = set()
-    for path in _walk(root, problems):
+    folders: set[tuple[str, ...]] = set()
+    for path in _walk(root, only, problems):
         parts = path.relative_to(root).parts
         if path.is_dir():
-            if len(parts) == 2:
-                folders.add((parts[0], parts[1]))
-        elif len(parts) < 3:
+            folders.add(parts[:depth])
+        elif len(parts) <= depth:
             misplaced.append(PurePosixPath(*parts).as_posix())
         else:
-            stat = path.stat()
+            found = path.stat()
             name = PurePosixPath(*parts).as_posix()
-            files.append(ImageFile(name, parts[0], parts[1], stat.st_size, stat.st_mtime_ns))
-    empty = folders - {(file.top, file.label) for file in files}
-    problems.extend(f"class folder {top}/{label} holds no image" for top, label in sorted(empty))
+            top, label = ("", *parts)[depth - 1 : depth + 1] if depth == 1 else parts[:2]
+            files.append(ImageFile(name, found.st_size, found.st_mtime_ns, top, label))
+    strays = {name.partition("/")[0] for name in misplaced}
+    problems.extend(text for top, text in _empty_folders(folders, files, depth) if top not in strays)
     if misplaced:
-        where = "domain/class/ or split/class/"
+        where = "class/" if depth == 1 else "domain/class/ or split/class/"
         problems.append(f"{len(misplaced)} images are not inside {where}, such as {misplaced[0]}")
     if problems:
         raise complaint(root, "this tree cannot be used", problems)
     if not files:
-        raise DataError(f"{root}: no image found; expected domain/class/file or split/class/file")
+        raise DataError(f"{root}: no image found; expected {shape}")
     return tuple(sorted(files, key=lambda file: (file.top, canonical_rank(file.path), file.path)))
 
 
-def _walk(root: Path, problems: list[str]) -> Iterator[Path]:
+def _empty_folders(folders: set[tuple[str, ...]], files: Sequence[ImageFile], depth: int) -> Iterator[tuple[str, str]]:
+    """First folder and complaint for class folders and first folders without an image; a folder is named once."""
+    filled: set[tuple[str, ...]] = {(file.top, file.label)[2 - depth :] for file in files}
+    tops = {parts[0] for parts in folders if depth == 2} - {parts[0] for parts in filled}
+    for top in sorted(tops):
+        yield top, f"folder {top} holds no image; fill or remove it"
+    for parts in sorted(folders - filled):
+        if len(parts) == depth and parts[0] not in tops:
+            yield parts[0], f"class folder {'/'.join(parts)} holds no image; fill or remove it"
+
+
+def _walk(root: Path, only: Sequence[str], problems: list[str]) -> Iterator[Path]:
     """Visible folders and image files under `root`, depth first; what is refused goes to `problems`."""
 
     def unreadable(error: OSError) -> None:
@@ -92,7 +137,11 @@ def _walk(root: Path, problems: list[str]) -> Iterator[Path]:
 
     for folder, subfolders, names in os.walk(root, onerror=unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        images = sorted(name for name in names if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS)
+        looked_at = names
+        if only and Path(folder) == root:
+            subfolders[:] = [name for name in subfolders if name in only]
+            looked_at = []
+        images = sorted(name for name in looked_at if name[:1] != "." and Path(name).suffix.lower() in EXTENSIONS)
         for name in (*subfolders, *images):
             path = Path(folder, name)
             reason = _refusal(path, root)
@@ -118,12 +167,12 @@ def _refusal(path: Path, root: Path) -> str | None:
     return None if path.is_file() or path.is_dir() else "is not a regular file"
 
 
-def content_digests(root: Path, files: Sequence[ImageFile], manifest: Path) -> dict[str, str]:
+def content_digests(root: Path, files: Sequence[FileStamp], manifest: Path) -> dict[str, str]:
     """SHA-256 of every file by relative path; files of known size and modification time are not read again.
 
     Args:
         root: the tree.
-        files: its images.
+        files: files in it.
         manifest: where digests are remembered, replaced in one step.
 
     Raises:
@@ -136,9 +185,10 @@ def content_digests(root: Path, files: Sequence[ImageFile], manifest: Path) -> d
     started = time.time_ns()
     problems: list[str] = []
 
-    def digest(file: ImageFile) -> str:
+    def digest(file: FileStamp) -> str:
         try:
-            return sha256_hex((root / file.path).read_bytes())
+            with (root / file.path).open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             problems.append(f"{file.path} ({error.strerror})")
             return ""
@@ -161,7 +211,7 @@ def reader_threads() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def _stamp(file: ImageFile) -> str:
+def _stamp(file: FileStamp) -> str:
     return f"{file.size} {file.modified} {file.path}"
 
 

@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robusteval.schema.digest import ids_digest, stable_int
 from robusteval.schema.types import Frozen
+
+if TYPE_CHECKING:
+    from robusteval.data.computed import ComputedImages
 
 Split = Literal["train", "validation", "test"]
 P = TypeVar("P", bound=Frozen)
@@ -28,7 +31,7 @@ class ImageSet:
     """An ordered set of labelled images.
 
     Attributes:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8, stored or still to be computed.
         labels: (N,) int64, in [0, len(classes)).
         ids: N distinct example ids; the id, not the position, keys all evaluation noise.
         groups: N names of what an image was made from; images of one group are not independent draws, so
@@ -40,7 +43,7 @@ class ImageSet:
         ValueError: the parts do not belong together.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | ComputedImages
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
     groups: tuple[str, ...]
@@ -101,13 +104,22 @@ class ImageSet:
         if len(parts) == 1:
             return parts[0]
         return ImageSet(
-            images=np.concatenate([part.images for part in parts]),
+            images=_joined([part.images for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
             ids=tuple(name for part in parts for name in part.ids),
             groups=tuple(name for part in parts for name in part.groups),
             domains=tuple(name for part in parts for name in part.domains),
             classes=parts[0].classes,
         )
+
+
+def _joined(parts: Sequence[NDArray[np.uint8] | ComputedImages]) -> NDArray[np.uint8] | ComputedImages:
+    stored = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(stored) == len(parts):
+        return np.concatenate(stored)
+    from robusteval.data.computed import JoinedImages
+
+    return JoinedImages(parts)
 
 
 class Dataset(ABC, Generic[P]):

@@ -57,13 +57,14 @@ class Decoder:
     """How an image becomes pixels.
 
     Attributes:
-        size: side of the square that is left of the image: its largest centred square, resized with antialiasing; None
-            keeps the image as it is.
+        size: side of the square that is left of the image, resized with antialiasing; None keeps the image as it is.
         resample: filter of the resizing.
+        stretch: resize the whole image, whatever its proportions, instead of its largest centred square.
     """
 
     size: int | None
     resample: Image.Resampling
+    stretch: bool = False
 
     def __call__(self, data: bytes) -> NDArray[np.uint8]:
         """Pixels (3, H, W); grey becomes three equal channels, transparency is dropped."""
@@ -75,7 +76,8 @@ class Decoder:
             width, height = picture.size
             side = min(width, height)
             left, top = (width - side) / 2, (height - side) / 2
-            picture = picture.resize((self.size, self.size), self.resample, box=(left, top, left + side, top + side))
+            box = None if self.stretch else (left, top, left + side, top + side)
+            picture = picture.resize((self.size, self.size), self.resample, box=box)
         return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))
 
 
@@ -120,18 +122,23 @@ class PixelCache:
                 ) from None
         return self._read(self.path, self.shape, np.uint8)
 
-    def rows(self, first: int, last: int) -> NDArray[np.uint8]:
-        """Images `first` to `last` (exclusive), each checked against its checksum.
+    def at(self, positions: Sequence[int]) -> NDArray[np.uint8]:
+        """The images at ascending `positions`, each checked against its checksum.
+
+        Returns:
+            A view of the memory-mapped file where the images lie side by side, else a copy in memory.
 
         Raises:
             DataError: as for `open`.
             CorruptRecordError: as for `open`, or an image does not match its checksum.
         """
-        images = self.open()[first:last]
-        checksums = self._read(self._checksum_path, self.shape[:1], np.uint32)[first:last]
-        for offset, (image, checksum) in enumerate(zip(images, checksums, strict=True)):
-            if zlib.crc32(image.data) != checksum:
-                raise self._damaged(self.path, f"image {self.sources[first + offset].path} fails its checksum")
+        first, last = (positions[0], positions[-1] + 1) if len(positions) else (0, 0)
+        side_by_side = last - first == len(positions)
+        images = self.open()[first:last] if side_by_side else self.open()[np.asarray(positions)]
+        checksums = self._read(self._checksum_path, self.shape[:1], np.uint32)
+        for position, image in zip(positions, images, strict=True):
+            if zlib.crc32(image.data) != checksums[position]:
+                raise self._damaged(self.path, f"image {self.sources[position].path} fails its checksum")
         return images
 
     def _read(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:

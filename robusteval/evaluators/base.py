@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from robusteval.data.imageset import ImageSet
 from robusteval.models.classifier import Classifier
 from robusteval.schema.records import Evaluation
-from robusteval.schema.types import Frozen, Progress, ThreatModel
+from robusteval.schema.threats import Threat
+from robusteval.schema.types import Frozen, Progress
 from robusteval.store.scratch import Scratch
 
 P = TypeVar("P", bound=Frozen)
@@ -32,7 +33,7 @@ class EvaluationContext:
     """
 
     seed: int = 0
-    threat: ThreatModel | None = None
+    threat: Threat | None = None
     batch_size: int = 128
     scratch: Scratch | None = None
     progress: Progress = no_progress

@@ -1,9 +1,10 @@
 """What each attack did to each example: the sidecar of an adversarial evaluation, in columns.
 
 A safetensors file with one row an attack and one column an example in the caller's order; the labels of the attacks
-stand in the metadata under `stages`. `prediction` (N,) is the clean prediction. Where an attack was not run on an
-example, or does not say, numbers are -1 and NaN. The outcomes of the evaluation say which attack broke an example;
-`run` and `step` say when, and may differ between batch sizes where several runs would break it; the outcomes do not.
+stand in the metadata under `stages`. `label` and `prediction` (N,) are the true class and the clean prediction. Where
+an attack was not run on an example, or does not say, numbers are -1 and NaN. The outcomes of the evaluation say which
+attack broke an example; `run` and `step` say when, and may differ between batch sizes where several runs would break
+it; the outcomes do not.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from robusteval.attacks.base import AttackResult, Verdict
 from robusteval.schema.digest import json_digest
-from robusteval.schema.errors import CorruptRecordError
+from robusteval.store.columns import read_columns, read_metadata
 from robusteval.store.scratch import Scratch
 
 BLOB = "details.safetensors"
@@ -47,16 +48,17 @@ class Details:
         self._rows = {label: row for row, label in enumerate(stages)}
         shape = (len(stages), len(order))
         self.columns: dict[str, NDArray[Any]] = {
-            "prediction": np.full(len(order), -1, dtype=np.int64),
+            **{name: np.full(len(order), -1, dtype=np.int64) for name in ("label", "prediction")},
             **{name: np.full(shape, -1, dtype=np.int64) for name in COUNTED},
             **{name: np.full(shape, np.nan, dtype=np.float32) for name in MEASURED},
         }
         saved = None if scratch is None else scratch.get(BLOB)
         if saved is not None and read_metadata(saved).get("question") == question:
-            self.columns = dict(safetensors.numpy.load(saved))
+            self.columns |= read_columns(saved)[0]
 
-    def predicted(self, positions: Sequence[int], classes: Sequence[int]) -> None:
-        """Note clean predictions."""
+    def predicted(self, positions: Sequence[int], labels: Sequence[int], classes: Sequence[int]) -> None:
+        """Note true labels and clean predictions."""
+        self.columns["label"][self._order[list(positions)]] = labels
         self.columns["prediction"][self._order[list(positions)]] = classes
 
     def hear(self, label: str, verdicts: Iterable[tuple[int, Verdict]]) -> None:
@@ -77,17 +79,3 @@ class Details:
         """Keep what is known; before the journal says that it is done."""
         if self._scratch is not None:
             self._scratch.put(BLOB, safetensors.numpy.save(self.columns, self._metadata))
-
-
-def read_metadata(blob: bytes) -> dict[str, str]:
-    """Metadata of a sidecar.
-
-    Raises:
-        CorruptRecordError: not a safetensors file.
-    """
-    length = int.from_bytes(blob[:8], "little")
-    try:
-        found: dict[str, str] = json.loads(blob[8 : 8 + length]).get("__metadata__", {})
-    except ValueError as error:
-        raise CorruptRecordError(f"the details of an evaluation are damaged: {error}") from error
-    return found

@@ -18,6 +18,7 @@ from robusteval.attacks.symptoms import NAN_GRADIENT, NAN_LOGITS, ZERO_GRADIENT
 from robusteval.data.batches import Batch
 from robusteval.models.classifier import Classifier
 from robusteval.schema.records import Flag
+from robusteval.schema.threats import Threat
 from robusteval.schema.types import Access, Epsilon, Norm, ThreatModel
 
 CHECKED = 32
@@ -32,13 +33,13 @@ BLACK_BOX_SHARE = 0.01
 """Share of the examples it saw that a black-box attack must break, and at least two."""
 
 
-def masking_flags(model: Classifier, batch: Batch, threat: ThreatModel, seed: int) -> tuple[Flag, ...]:
+def masking_flags(model: Classifier, batch: Batch, threat: Threat, seed: int) -> tuple[Flag, ...]:
     """Run every check.
 
     Args:
         model: the classifier.
         batch: at most `CHECKED` correctly classified examples.
-        threat: threat model of the evaluation.
+        threat: threat model of the evaluation; larger and smaller balls are tried if it is a ball.
         seed: evaluation seed.
     """
     if not len(batch):
@@ -53,7 +54,8 @@ def masking_flags(model: Classifier, batch: Batch, threat: ThreatModel, seed: in
         if not flags or flags[-1].code != "randomised-output":
             flags += _batch_dependent(model, batch, logits)
         flags += _gradients(model, batch)
-        flags += _not_monotone(model, batch, threat, seed)
+        if isinstance(threat, ThreatModel):
+            flags += _not_monotone(model, batch, threat, seed)
         flags += _unbounded(model, batch, seed)
     return tuple(flags)
 

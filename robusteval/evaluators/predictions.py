@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robusteval.data.batches import DeviceSet
+from robusteval.data.batches import RESIDENT_BYTES, DeviceSet
+from robusteval.data.computed import ComputedImages
 from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.base import EvaluationContext
 from robusteval.models.classifier import Classifier
@@ -63,7 +64,8 @@ def predict(model: Classifier, data: ImageSet, context: EvaluationContext) -> Pr
         CellError: the data does not fit the model.
     """
     check_fit(model, data)
-    device_set = DeviceSet(data, model.device)
+    computed = isinstance(data.images, ComputedImages)
+    device_set = DeviceSet(data, model.device, resident_bytes=0 if computed else RESIDENT_BYTES)
     before = model.passes.snapshot()
     correct: list[bool] = []
     nll: list[NDArray[np.float64]] = []

@@ -51,7 +51,7 @@ def import_weights(
     """
     info = info.model_copy(update={"architecture": resolve_architecture(info.architecture)})
     reference = build_network(info.architecture, info.classes, info.input_shape, seed=None).state_dict()
-    state = _mapped(_read(path, entry), strip, rename or {}, source=str(path))
+    state = rename_tensors(read_state(path, entry), strip, rename or {}, source=str(path))
     for name, tensor in reference.items():
         if name.endswith("num_batches_tracked") and name not in state:
             state[name] = torch.zeros_like(tensor)
@@ -59,7 +59,12 @@ def import_weights(
     return encode_checkpoint(info, {name: state[name].to(tensor.dtype) for name, tensor in reference.items()})
 
 
-def _read(path: Path, entry: str | None) -> dict[str, Tensor]:
+def read_state(path: Path, entry: str | None) -> dict[str, Tensor]:
+    """The tensors of a safetensors, .pt or .pth file; no code from the file is run.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds more than tensors.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -104,9 +109,14 @@ def _tensors_of(content: Any, entry: str | None, *, source: str) -> dict[str, Te
     return {str(name): value for name, value in content.items()}
 
 
-def _mapped(
+def rename_tensors(
     state: Mapping[str, Tensor], strip: Sequence[str], rename: Mapping[str, str], *, source: str
 ) -> dict[str, Tensor]:
+    """Apply a key map, as `import_weights` describes it.
+
+    Raises:
+        CheckpointError: two tensors get one name.
+    """
     mapped: dict[str, Tensor] = {}
     for name, tensor in state.items():
         new = name

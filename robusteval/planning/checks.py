@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from robusteval.planning import targets
-from robusteval.planning.problems import explain, reword
-from robusteval.planning.source import Loc, Problem, Source, shorten
+from robusteval.planning.ood import OpenedData, open_ood
 from robusteval.schema.errors import DataError, RobustevalError, UsageError, unknown_name
-from robusteval.schema.specs import EvaluateSpec, MethodSpec, ScoreSpec, SliceSpec, ThreatSpec, TrainSpec
-from robusteval.schema.types import Component, Frozen, ThreatModel
+from robusteval.schema.problems import explain, reword
+from robusteval.schema.source import Loc, Problem, Source, shorten
+from robusteval.schema.specs import EvaluateSpec, MethodSpec, OodSpec, ScoreSpec, SliceSpec, ThreatSpec, TrainSpec
+from robusteval.schema.threats import Threat
+from robusteval.schema.types import Component, Frozen
 
 if TYPE_CHECKING:
     from robusteval.data.imageset import Dataset
@@ -33,11 +35,13 @@ class Findings:
     Attributes:
         problems: everything that is wrong.
         dataset: the opened dataset, if it could be opened.
+        ood: what the out-of-distribution half is measured on, if that is another dataset.
         weights: start checkpoints by what the suite calls them.
     """
 
     problems: list[Problem] = field(default_factory=list)
     dataset: Dataset[Any] | None = None
+    ood: OpenedData | None = None
     weights: dict[str, Path] = field(default_factory=dict)
 
 
@@ -121,7 +125,7 @@ class _Check:
         if self._component("dataset", spec.data, ("train", "data")):
             opened = self._try(("train", "data"), lambda: _opened(anchored(spec.data, self.source.path)))
             self.findings.dataset = opened
-        self._domains(spec.domains, ("train", "domains"))
+        self._domains(spec.domains, ("train", "domains"), self.findings.dataset)
         dataset = self.findings.dataset
         if self._architecture is not None and dataset is not None:
             side, smallest = min(dataset.image_shape[1:]), targets.smallest_image(self._architecture)
@@ -129,14 +133,15 @@ class _Check:
                 text = f"{spec.architecture.name!r} takes images from {smallest} px up, the data has {side} px"
                 self._say(where, text + "; choose another architecture or larger images")
 
-    def _domains(self, names: tuple[str, ...], loc: Loc) -> None:
+    def _domains(self, names: tuple[str, ...], loc: Loc, dataset: Dataset[Any] | None) -> None:
         for index, name in enumerate(names):
             where = (*loc, index)
-            dataset = self.findings.dataset
             if name in names[:index]:
                 self._say(where, f"domain {name!r} is listed twice; keep one")
             elif dataset is not None and name not in dataset.domains:
-                listing = f"robusteval describe {shorten(self.source.at(('train', 'data', 'name')) or 'digits', 30)}"
+                other = self.findings.ood is not None and dataset is self.findings.ood.dataset
+                named = self.source.at((*loc[:-1], "data") if other else ("train", "data"))
+                listing = f"robusteval describe {shorten(named.get('name') if isinstance(named, dict) else named, 30)}"
                 self._say(where, unknown_name("domain", name, dataset.domains, listing=listing.replace("'", "")))
 
     def methods(self) -> None:
@@ -209,29 +214,58 @@ class _Check:
         """Domains and counts of the two halves of the table."""
         train = self._part(TrainSpec, "train")
         trained = set(train.domains) if train else set()
-        for half in ("id", "ood"):
-            loc = ("evaluate", half)
-            spec = self._part(SliceSpec, *loc)
-            if spec is None:
-                continue
-            self._domains(spec.domains or (), (*loc, "domains"))
+        self._in_distribution(train, trained)
+        spec = self._part(OodSpec, "evaluate", "ood")
+        if spec is None:
+            return
+        loc: Loc = ("evaluate", "ood")
+        if spec.data is not None or spec.shifts is not None:
+            self._other_data(spec, train)
+            dataset = self.findings.ood.dataset if self.findings.ood else None
+        else:
+            dataset = self.findings.dataset
             for index, name in enumerate(spec.domains or ()):
-                where = (*loc, "domains", index)
-                if half == "ood" and name in trained:
-                    self._say(where, f"domain {name!r} is trained on, so it is not out of distribution; remove it")
-                if half == "id" and train and name not in trained:
-                    self._say(
-                        where, f"domain {name!r} is not trained on, so it belongs to 'ood'; valid: {train.domains}"
-                    )
-            if spec.domains == ():
-                self._say((*loc, "domains"), "no domain is listed; leave the key out for the default")
-            self._counts(spec, loc, spec.domains or (tuple(trained) if half == "id" else ()))
+                if name in trained:
+                    text = f"domain {name!r} is trained on, so it is not out of distribution; remove it"
+                    self._say((*loc, "domains", index), text)
+        self._slice(spec, loc, spec.domains or (), dataset)
 
-    def _counts(self, spec: SliceSpec, loc: Loc, domains: tuple[str, ...]) -> None:
+    def _in_distribution(self, train: TrainSpec | None, trained: set[str]) -> None:
+        loc: Loc = ("evaluate", "id")
+        spec = self._part(SliceSpec, *loc)
+        if spec is None:
+            return
+        for index, name in enumerate(spec.domains or ()):
+            if train and name not in trained:
+                text = f"domain {name!r} is not trained on, so it belongs to 'ood'; valid: {train.domains}"
+                self._say((*loc, "domains", index), text)
+        self._slice(spec, loc, spec.domains or tuple(trained), self.findings.dataset)
+
+    def _other_data(self, spec: OodSpec, train: TrainSpec | None) -> None:
+        """Open what the out-of-distribution half is measured on."""
+        dataset = self.findings.dataset
+        key: Loc = ("evaluate", "ood", "data" if spec.shifts is None else "shifts")
+        if spec.data is not None and not self._component("dataset", spec.data, key):
+            return
+        if dataset is None or train is None:
+            return
+        anchor = self.source.path
+        local = spec if spec.data is None else spec.model_copy(update={"data": anchored(spec.data, anchor)})
+        resolved = train.model_copy(update={"data": anchored(train.data, anchor)})
+        half = self._part(SliceSpec, "evaluate", "id")
+        domains = (half.domains if half else None) or train.domains
+        self.findings.ood = self._try(key, lambda: open_ood(local, resolved, domains, dataset, _opened))
+
+    def _slice(self, spec: SliceSpec, loc: Loc, domains: tuple[str, ...], dataset: Dataset[Any] | None) -> None:
+        self._domains(spec.domains or (), (*loc, "domains"), dataset)
+        if spec.domains == ():
+            self._say((*loc, "domains"), "no domain is listed; leave the key out for the default")
+        self._counts(spec, loc, domains, dataset)
+
+    def _counts(self, spec: SliceSpec, loc: Loc, domains: tuple[str, ...], dataset: Dataset[Any] | None) -> None:
         if spec.examples and spec.robust_examples and spec.robust_examples > spec.examples:
             text = f"robust_examples {spec.robust_examples} is more than examples, {spec.examples}; write at most that"
             self._say((*loc, "robust_examples"), text)
-        dataset = self.findings.dataset
         if dataset is None:
             return
         for key in ("examples", "robust_examples"):
@@ -243,21 +277,33 @@ class _Check:
                     break
 
     def threats(self) -> None:
-        """Attacks by name and parameters, inside their threat models."""
-        written = self.source.at(("evaluate", "threats"))
-        for index in range(len(written) if isinstance(written, list) else 0):
-            loc = ("evaluate", "threats", index)
-            spec = self._part(ThreatSpec, *loc)
-            if spec is None:
-                continue
-            if spec.epsilon.fraction == 0:
-                self._say((*loc, "epsilon"), "epsilon 0 allows no attack; write a positive radius such as 8/255")
-                continue
-            threat = ThreatModel(norm=spec.norm, epsilon=spec.epsilon)
-            for position, attack in enumerate(spec.attacks):
-                self._attack(attack, threat, (*loc, "attacks", position))
+        """Attacks by name and parameters, inside their threat models; unseen threats are others than the threats."""
+        seen: dict[Threat, int] = {}
+        for key in ("threats", "unseen_threats"):
+            written = self.source.at(("evaluate", key))
+            for index in range(len(written) if isinstance(written, list) else 0):
+                loc: Loc = ("evaluate", key, index)
+                spec = self._part(ThreatSpec, *loc)
+                if spec is None:
+                    continue
+                self._threat(spec, loc)
+                if key == "threats":
+                    seen[spec.threat] = self.source.line(loc)
+                elif spec.threat in seen:
+                    where = f"line {seen[spec.threat]}"
+                    self._say(loc, f"threat {spec.threat} is on {where} already, so it is not unseen; write another")
 
-    def _attack(self, attack: Component, threat: ThreatModel, loc: Loc) -> None:
+    def _threat(self, spec: ThreatSpec, loc: Loc) -> None:
+        if spec.threat.only_clean:
+            spatial = spec.epsilon is None
+            text = "a rotation or translation of 0" if spatial else "epsilon 0"
+            hint = "rotation: 30, translation: 0.1" if spatial else "a positive radius such as 8/255"
+            self._say((*loc, "norm" if spatial else "epsilon"), f"{text} allows no attack; write {hint}")
+            return
+        for position, attack in enumerate(spec.attacks):
+            self._attack(attack, spec.threat, (*loc, "attacks", position))
+
+    def _attack(self, attack: Component, threat: Threat, loc: Loc) -> None:
         if self._component("attack", attack, loc):
             self._try(loc, lambda: targets.resolve_attack(attack, threat))
 

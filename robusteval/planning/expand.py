@@ -10,11 +10,13 @@ from typing import Literal
 from robusteval.planning import targets
 from robusteval.planning.checks import start_path
 from robusteval.planning.loader import LoadedSuite
+from robusteval.planning.ood import OpenedData
 from robusteval.schema.cells import CellStart, DataSlice, EvalCell, ModelRef, TrainCell, WeightsStart
 from robusteval.schema.digest import json_digest, sha256_hex
-from robusteval.schema.plans import RowSeed, StoredPlan, role_of
+from robusteval.schema.plans import RowSeed, StoredPlan, role_of, unseen_role
 from robusteval.schema.specs import Cell, MethodSpec, SliceSpec, SuiteSpec, ThreatSpec
-from robusteval.schema.types import Component, ThreatModel
+from robusteval.schema.threats import Threat
+from robusteval.schema.types import Component
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class _Measurement:
     data: DataSlice
     evaluator: Component
     protocol: int
-    threat: ThreatModel | None
+    threat: Threat | None
     passes: int
 
 
@@ -112,7 +114,8 @@ class _Expander:
         self.rows = {method.row: method for method in self.spec.methods}
         self.classes = len(suite.dataset.classes)
         self.architecture = targets.resolve_architecture(self.spec.train.architecture)
-        self.train_slice = self._slice(self.spec.train.domains, "train", None)
+        self.trained_on = OpenedData(self.spec.train.data, suite.dataset)
+        self.train_slice = _slice(self.trained_on, self.spec.train.domains, "train", None)
         self._models: dict[tuple[str, int], tuple[TrainCell, str]] = {}
 
     def expand(self) -> Expansion:
@@ -170,15 +173,17 @@ class _Expander:
 
     # -- measurements ----------------------------------------------------------------------------------------------
 
-    def _slice(self, domains: tuple[str, ...], split: Literal["train", "test"], per_domain: int | None) -> DataSlice:
-        return targets.make_slice(self.suite.spec.train.data, self.dataset, domains, split, per_domain)
-
     def _domains(self, half: Literal["id", "ood"]) -> tuple[str, ...]:
         spec: SliceSpec = getattr(self.spec.evaluate, half)
         if spec.domains is not None:
             return spec.domains
         trained = self.spec.train.domains
-        return trained if half == "id" else tuple(name for name in self.dataset.domains if name not in trained)
+        if half == "id":
+            return trained
+        if self.suite.ood is not None:
+            domains: tuple[str, ...] = self.suite.ood.dataset.domains
+            return domains
+        return tuple(name for name in self.dataset.domains if name not in trained)
 
     def _measurements(self) -> list[_Measurement]:
         found = []
@@ -191,21 +196,23 @@ class _Expander:
             if not domains:
                 continue
             spec: SliceSpec = getattr(self.spec.evaluate, half)
-            found.append(
-                self._measurement(role_of(clean), self._slice(domains, "test", spec.examples), evaluator, {}, None)
-            )
-            attacked = self._slice(domains, "test", spec.robust_examples or spec.examples)
+            opened = (self.suite.ood if half == "ood" else None) or self.trained_on
+            shown = _slice(opened, domains, "test", spec.examples)
+            found.append(self._measurement(role_of(clean), shown, evaluator, {}, None))
+            attacked = _slice(opened, domains, "test", spec.robust_examples or spec.examples)
             for index, threat in enumerate(self.spec.evaluate.threats):
                 found.append(self._robust(role_of(robust, index), attacked, threat))
+            for index, threat in enumerate(self.spec.evaluate.unseen_threats if half == "id" else ()):
+                found.append(self._robust(unseen_role(index), attacked, threat))
         return found
 
     def _robust(self, role: str, data: DataSlice, spec: ThreatSpec) -> _Measurement:
-        threat = ThreatModel(norm=spec.norm, epsilon=spec.epsilon)
+        threat = spec.threat
         attacks = [targets.resolve_attack(attack, threat).model_dump(mode="json") for attack in spec.attacks]
         return self._measurement(role, data, "adversarial", {"attacks": attacks}, threat)
 
     def _measurement(
-        self, role: str, data: DataSlice, name: str, params: dict[str, object], threat: ThreatModel | None
+        self, role: str, data: DataSlice, name: str, params: dict[str, object], threat: Threat | None
     ) -> _Measurement:
         component = targets.resolve_evaluator(name, params)
         target = targets.registry("evaluator").load(name)
@@ -251,7 +258,6 @@ class _Expander:
         )
 
     def _stored(self, rows: list[RowSeed]) -> StoredPlan:
-        threats = tuple(ThreatModel(norm=one.norm, epsilon=one.epsilon) for one in self.spec.evaluate.threats)
         return StoredPlan(
             suite=self.spec.name,
             version=self.spec.version,
@@ -260,13 +266,21 @@ class _Expander:
             rows=tuple(rows),
             id_domains=self._domains("id"),
             ood_domains=self._domains("ood"),
-            threats=threats,
+            threats=tuple(one.threat for one in self.spec.evaluate.threats),
+            unseen_threats=tuple(one.threat for one in self.spec.evaluate.unseen_threats),
+            union=self.spec.score.union,
             pareto=self.spec.score.pareto,
             baseline=self.spec.score.baseline,
         )
 
 
-def _role_words(role: str, threat: ThreatModel | None) -> str:
+def _slice(
+    data: OpenedData, domains: tuple[str, ...], split: Literal["train", "test"], per_domain: int | None
+) -> DataSlice:
+    return targets.make_slice(data.component, data.dataset, domains, split, per_domain)
+
+
+def _role_words(role: str, threat: Threat | None) -> str:
     halves = {"a_id": "clean", "a_ood": "shifted", "r_id": "attacked", "r_ood": "attacked, shifted"}
-    words = halves[role.partition("@")[0]]
+    words = halves.get(role.partition("@")[0], "unseen threat")
     return f"{words} ({threat})" if threat is not None else words

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from robusteval.planning.checks import Findings, anchored, check_suite
 from robusteval.planning.names import find_suite, shown_path
-from robusteval.planning.problems import explain
-from robusteval.planning.source import Problem, Source, SourceError, read_source, shorten
+from robusteval.planning.ood import OpenedData
+from robusteval.schema.problems import explain
+from robusteval.schema.source import Problem, Source, SourceError, read_source, shorten
 from robusteval.schema.specs import SuiteSpec
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ class LoadedSuite:
         spec: what the file says, with relative paths taken from the file's folder.
         source: the file with its line numbers.
         dataset: the opened dataset.
+        ood: what the out-of-distribution half is measured on, if not other domains of `dataset`.
         weights: start checkpoints by what the suite calls them.
     """
 
     spec: SuiteSpec
     source: Source
     dataset: Dataset[Any] = field(repr=False)
+    ood: OpenedData | None = field(repr=False, default=None)
     weights: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -63,7 +66,7 @@ def load_suite(name_or_path: str | Path) -> LoadedSuite:
         raise SourceError(source.shown, problems or _whole(source))
     train = spec.train.model_copy(update={"data": anchored(spec.train.data, source.path)})
     spec = spec.model_copy(update={"train": train})
-    return LoadedSuite(spec=spec, source=source, dataset=findings.dataset, weights=findings.weights)
+    return LoadedSuite(spec=spec, source=source, dataset=findings.dataset, ood=findings.ood, weights=findings.weights)
 
 
 def read_spec(name_or_path: str | Path) -> SuiteSpec:

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import robusteval
-from robusteval.planning.source import shorten
 from robusteval.schema.errors import UnknownNameError, UsageError, unknown_name
+from robusteval.schema.source import shorten
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@=-]{0,79}")
 

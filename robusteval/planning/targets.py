@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from robusteval.schema.params import canonical_params, checked_params
 from robusteval.schema.registry import Registry, load_target
-from robusteval.schema.types import Component, Frozen, JsonValue, ThreatModel
+from robusteval.schema.threats import Threat
+from robusteval.schema.types import Component, Frozen, JsonValue
 
 if TYPE_CHECKING:
     from robusteval.data.imageset import Dataset, Split
     from robusteval.models.checkpoint_info import CheckpointInfo
     from robusteval.schema.cells import DataSlice
+    from robusteval.schema.specs import ShiftSpec
 
 
 def _call(target: str, *arguments: Any, **options: Any) -> Any:
@@ -24,7 +26,7 @@ def _call(target: str, *arguments: Any, **options: Any) -> Any:
 
 
 def registry(kind: str) -> Registry[Any]:
-    """The registry of one kind: method, attack, architecture, dataset, evaluator, augmentation."""
+    """The registry of one kind: method, attack, architecture, dataset, evaluator, augmentation, shift."""
     target = {
         "method": "robusteval.methods:METHODS",
         "attack": "robusteval.attacks:ATTACKS",
@@ -32,12 +34,13 @@ def registry(kind: str) -> Registry[Any]:
         "dataset": "robusteval.data:DATASETS",
         "evaluator": "robusteval.evaluators:EVALUATORS",
         "augmentation": "robusteval.data:AUGMENTATIONS",
+        "shift": "robusteval.shifts:SHIFTS",
     }[kind]
     found: Registry[Any] = load_target(target)
     return found
 
 
-KINDS = ("method", "attack", "architecture", "dataset", "evaluator", "augmentation")
+KINDS = ("method", "attack", "architecture", "dataset", "evaluator", "augmentation", "shift")
 """Kinds of registered things."""
 
 
@@ -53,7 +56,7 @@ def resolve_method(name: str, params: Mapping[str, JsonValue]) -> Component:
     return found
 
 
-def resolve_attack(component: Component, threat: ThreatModel) -> Component:
+def resolve_attack(component: Component, threat: Threat) -> Component:
     """Attack with every parameter present, checked against the threat model."""
     found: Component = _call("robusteval.attacks.base:resolve_attack", component, threat)
     return found
@@ -69,6 +72,12 @@ def resolve_evaluator(name: str, params: Mapping[str, JsonValue]) -> Component:
     """Evaluator with every parameter present."""
     checked = checked_params(f"evaluator {name!r}", params_of(registry("evaluator").load(name)), params)
     return Component(name=name, params=canonical_params(checked))
+
+
+def expand_shifts(specs: Sequence[ShiftSpec], side: int) -> tuple[Component, ...]:
+    """One component for each shift and severity, with every parameter present; groups are written out."""
+    found: tuple[Component, ...] = _call("robusteval.shifts.groups:expand_shifts", specs, side)
+    return found
 
 
 def open_dataset(component: Component) -> Dataset[Any]:

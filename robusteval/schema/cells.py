@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from robusteval.schema.digest import json_digest
-from robusteval.schema.types import Component, Digest, Frozen, NonNegativeInt, PositiveInt, ThreatModel
+from robusteval.schema.threats import Threat
+from robusteval.schema.types import Component, Digest, Frozen, NonNegativeInt, PositiveInt
 
 
 class CellStart(Frozen):
@@ -92,7 +93,7 @@ class EvalCell(_Keyed):
     """Evaluator with resolved parameters; attacks are among them."""
     protocol: PositiveInt
     """Version of the evaluator's code; raised when its results change."""
-    threat: ThreatModel | None = None
+    threat: Threat | None = None
     """Threat model; absent for clean accuracy."""
     seed: NonNegativeInt
     """Seed of evaluation noise."""

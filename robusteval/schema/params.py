@@ -13,6 +13,9 @@ from robusteval.schema.types import Frozen, JsonValue
 
 P = TypeVar("P", bound=Frozen)
 
+LATER = "added later"
+"""Annotation of a parameter that came after cells were stored: at its default it stays out of their keys."""
+
 
 def checked_params(what: str, model: type[P], params: Mapping[str, JsonValue]) -> P:
     """Validate parameters and fill in the defaults.
@@ -33,8 +36,15 @@ def checked_params(what: str, model: type[P], params: Mapping[str, JsonValue]) -
 
 
 def canonical_params(params: Frozen) -> dict[str, JsonValue]:
-    """Every parameter in the form that enters cell keys: equal settings give equal values."""
-    return params.model_dump(mode="json", context={"canonical": True})
+    """Every parameter in the form that enters cell keys: equal settings give equal values.
+
+    Parameters marked `LATER` are left out at their default, so that a new one changes no key of an old question.
+    """
+    dumped: dict[str, JsonValue] = params.model_dump(mode="json", context={"canonical": True})
+    for name, field in type(params).model_fields.items():
+        if LATER in field.metadata and getattr(params, name) == field.get_default(call_default_factory=True):
+            del dumped[name]
+    return dumped
 
 
 def _problem(model: type[Frozen], detail: ErrorDetails) -> str:

@@ -12,15 +12,22 @@ from pydantic import Field, model_validator
 
 from robusteval.schema.errors import unknown_name
 from robusteval.schema.specs import CELLS, Cell
-from robusteval.schema.types import Digest, Frozen, Name, NonNegativeInt, PositiveInt, ThreatModel
+from robusteval.schema.threats import Threat
+from robusteval.schema.types import Digest, Frozen, Name, NonNegativeInt, PositiveInt
 
-Role = Annotated[str, Field(pattern=r"^(a_id|a_ood|(r_id|r_ood)@(0|[1-9][0-9]*))$")]
-"""What an eval cell is for: `a_id`, `a_ood`, or `r_id@T`, `r_ood@T` where T is the index of a threat."""
+Role = Annotated[str, Field(pattern=r"^(a_id|a_ood|(r_id|r_ood|r_unseen)@(0|[1-9][0-9]*))$")]
+"""What an eval cell is for: `a_id`, `a_ood`, `r_id@T`, `r_ood@T` where T is the index of a threat, or `r_unseen@T`
+where T is the index of an unseen threat."""
 
 
 def role_of(column: Cell, threat: int = 0) -> str:
     """Role of the cell that fills `column`; clean columns have no threat."""
     return f"{column}@{threat}" if column.startswith("r_") else column
+
+
+def unseen_role(threat: int) -> str:
+    """Role of the cell that measures an unseen threat, in distribution."""
+    return f"r_unseen@{threat}"
 
 
 class RowSeed(Frozen):
@@ -59,8 +66,12 @@ class StoredPlan(Frozen):
     """Domains of the in-distribution half."""
     ood_domains: tuple[str, ...] = ()
     """Domains of the out-of-distribution half; empty if the suite has none."""
-    threats: tuple[ThreatModel, ...] = ()
+    threats: tuple[Threat, ...] = ()
     """Threat models; roles refer to them by index, and the first one fills the robust columns."""
+    unseen_threats: tuple[Threat, ...] = ()
+    """Threat models of the roles `r_unseen@T`, by index."""
+    union: bool = True
+    """Whether the table shows the accuracy under all of several threats, example by example."""
     pareto: tuple[Cell, ...] = CELLS
     """Columns over which a row must not be dominated to be marked."""
     baseline: str | None = None
@@ -98,8 +109,11 @@ class StoredPlan(Frozen):
                 raise ValueError(f"row {row.label!r} has two methods: {methods[row.label]!r} and {row.method!r}")
             for role in row.cells:
                 index = re.search(r"@(\d+)$", role)
-                if index is not None and int(index.group(1)) >= len(self.threats):
-                    raise ValueError(f"row {row.label!r}: role {role!r} but the plan has {len(self.threats)} threats")
+                unseen = role.startswith("r_unseen")
+                known = len(self.unseen_threats if unseen else self.threats)
+                if index is not None and int(index.group(1)) >= known:
+                    what = f"{known} {'unseen ' if unseen else ''}threats"
+                    raise ValueError(f"row {row.label!r}: role {role!r} but the plan has {what}")
         if self.baseline is not None and self.baseline not in methods:
             raise ValueError(unknown_name("baseline row", self.baseline, methods))
         return self

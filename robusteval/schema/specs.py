@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from robusteval.schema.errors import unknown_name
+from robusteval.schema.threats import Degrees, GridSize, Threat, ThreatKind, make_threat
 from robusteval.schema.types import (
     Component,
     Epsilon,
+    Fraction01,
     Frozen,
     JsonValue,
     Name,
     NonNegativeInt,
-    Norm,
     PositiveInt,
     Resources,
 )
@@ -93,15 +94,64 @@ class SliceSpec(Frozen):
     """Attacked examples per domain, always the first ones of the clean examples; by default all of them."""
 
 
+class ShiftSpec(Frozen):
+    """A shift that is computed from clean images, at one or more severities."""
+
+    name: str
+    """Shift (`robusteval ls shifts`), or a group of them: `common` (the 15 of ImageNet-C), `extra` (4 more)."""
+    severities: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """Severities, each a domain of its own; by default all that the shift has."""
+    params: dict[str, JsonValue] = {}
+    """Further parameters; `robusteval describe SHIFT` lists them."""
+
+
+class OodSpec(SliceSpec):
+    """Which examples the out-of-distribution half is measured on.
+
+    Without `data` and `shifts` these are the domains of the training data that were not trained on.
+    """
+
+    data: ComponentSpec | None = None
+    """Another dataset with the same classes and image size, such as `cifar10-c` for models of `cifar10`."""
+    shifts: Annotated[tuple[Annotated[ShiftSpec, BeforeValidator(_component)], ...], Field(min_length=1)] | None = None
+    """Shifts of the in-distribution test examples, one domain for each shift and severity; excludes `domains`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.shifts is not None and self.data is not None:
+            raise ValueError("'ood' has both 'data' and 'shifts'; shifts apply to the in-distribution test examples")
+        if self.shifts is not None and self.domains is not None:
+            raise ValueError("'ood' has both 'domains' and 'shifts'; keep one, or write two suites: they share results")
+        return self
+
+
 class ThreatSpec(Frozen):
     """A threat model and the attacks that are run inside it."""
 
-    norm: Norm = Norm.LINF
-    """Norm of the ball."""
-    epsilon: Epsilon
-    """Radius, as a fraction of the [0, 1] pixel range: `8/255`, `0.1`."""
+    norm: ThreatKind = ThreatKind.LINF
+    """Norm of the ball, or `spatial` (rotation, translation), or `recolour` (a map of colours to colours)."""
+    epsilon: Epsilon | None = None
+    """Radius, as a fraction of the [0, 1] pixel range: `8/255`, `0.1`; of `recolour` the largest shift of a colour."""
+    rotation: Degrees | None = None
+    """Largest rotation of `spatial` in degrees, either way; 0 by default."""
+    translation: Fraction01 | None = None
+    """Largest translation of `spatial` as a share of height and width, either way; 0 by default."""
+    grid: GridSize | None = None
+    """Nodes a colour channel of the map of `recolour`, 8 by default; fewer make smoother maps."""
     attacks: tuple[ComponentSpec, ...] = Field(min_length=1)
     """Attacks (`robusteval ls attacks`), run in this order; an example counts as robust only if it survives all."""
+
+    @property
+    def threat(self) -> Threat:
+        """The threat model."""
+        return make_threat(
+            self.norm, epsilon=self.epsilon, rotation=self.rotation, translation=self.translation, grid=self.grid
+        )
+
+    @model_validator(mode="after")
+    def _limits_fit_the_norm(self) -> Self:
+        _ = self.threat
+        return self
 
 
 class EvaluateSpec(Frozen):
@@ -109,10 +159,12 @@ class EvaluateSpec(Frozen):
 
     id: SliceSpec = SliceSpec()
     """In-distribution test examples."""
-    ood: SliceSpec = SliceSpec()
+    ood: OodSpec = OodSpec()
     """Out-of-distribution test examples."""
     threats: tuple[ThreatSpec, ...] = Field(min_length=1)
     """Threat models; the first one fills the `robust` columns of the table."""
+    unseen_threats: tuple[ThreatSpec, ...] = ()
+    """Threat models that stand for attacks nobody prepared for; measured in distribution, in columns of their own."""
     seed: NonNegativeInt = 0
     """Seed of all evaluation noise; with the example's id it fixes every draw."""
 
@@ -124,6 +176,8 @@ class ScoreSpec(Frozen):
     """Columns over which a method must not be dominated to be marked as Pareto-optimal."""
     baseline: str | None = None
     """Row that the others are compared with; by default the first."""
+    union: bool = True
+    """With several `threats`: whether the table shows the accuracy under all of them, example by example."""
 
 
 class SuiteSpec(Frozen):

@@ -139,7 +139,10 @@ class Epsilon:
 
 
 class ThreatModel(Frozen):
-    """What an attacker may do to an input with pixels in [0, 1]."""
+    """A ball around the clean image: what an attacker may do to an input with pixels in [0, 1].
+
+    Threats of other kinds are in `schema.threats`.
+    """
 
     norm: Norm = Norm.LINF
     """Norm of the perturbation ball."""
@@ -152,6 +155,11 @@ class ThreatModel(Frozen):
 
     def __str__(self) -> str:
         return f"{self.norm.value}-{self.epsilon}"
+
+    @property
+    def only_clean(self) -> bool:
+        """Whether nothing but the clean image is allowed."""
+        return self.epsilon.fraction == 0
 
 
 class Component(Frozen):

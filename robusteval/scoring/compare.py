@@ -112,7 +112,11 @@ def _verdict(p: float, value: float) -> Literal["better", "worse", "not separabl
 
 
 def _group_nets(change: NDArray[np.int64], outcomes: Outcomes) -> list[int]:
-    """Change of correct answers per group; domains of unequal size are weighted so that each counts the same.
+    return [int(net) for net in group_sums(change * domain_weights(outcomes), outcomes)]
+
+
+def domain_weights(outcomes: Outcomes) -> NDArray[np.int64]:
+    """(N,) weight of every example, so that domains of unequal size count the same.
 
     Weights are whole numbers, because the sign-flip test needs a lattice; any fixed weights keep it exact.
     """
@@ -121,8 +125,13 @@ def _group_nets(change: NDArray[np.int64], outcomes: Outcomes) -> list[int]:
     equal = bool(np.all(sizes == sizes[0]))
     weights = [1 if equal else max(1, round(_RESOLUTION * int(sizes.max()) / int(size))) for size in sizes]
     common = math.gcd(*weights)
-    scaled = change * (np.asarray(weights, dtype=np.int64) // common)[domain]
+    found: NDArray[np.int64] = (np.asarray(weights, dtype=np.int64) // common)[domain]
+    return found
+
+
+def group_sums(values: NDArray[np.int64], outcomes: Outcomes) -> NDArray[np.int64]:
+    """Sum of (N,) values over every group."""
     _, group = np.unique(np.asarray(outcomes.groups, dtype=object).astype(str), return_inverse=True)
     nets = np.zeros(int(group.max()) + 1, dtype=np.int64)
-    np.add.at(nets, group, scaled)
-    return [int(net) for net in nets]
+    np.add.at(nets, group, values)
+    return nets

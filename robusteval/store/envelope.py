@@ -77,8 +77,8 @@ def encode_ids(ids: tuple[str, ...], groups: tuple[str, ...]) -> bytes:
     return json.dumps({**content, "digest": json_digest(content)}).encode()
 
 
-def decode_groups(blob: bytes | None, digest: str, place: str) -> list[str] | None:
-    """The groups of an id list; None if every example stands alone.
+def decode_ids(blob: bytes | None, digest: str, place: str) -> tuple[list[str], list[str] | None]:
+    """An id list: its example ids and the group of each; no groups if every example stands alone.
 
     Raises:
         StoreError: there is no list.
@@ -98,7 +98,7 @@ def decode_groups(blob: bytes | None, digest: str, place: str) -> list[str] | No
         damaged = True
     if damaged:
         raise CorruptRecordError(f"{place}: damaged id list; {_AGAIN}")
-    return list(groups) if groups is not None else None
+    return list(ids), list(groups) if groups is not None else None
 
 
 def decode_plan(blob: bytes, stem: str, place: str) -> StoredPlan:

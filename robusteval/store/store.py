@@ -27,7 +27,7 @@ from robusteval.schema.errors import CorruptRecordError, NewerFormatError, Store
 from robusteval.schema.plans import StoredPlan
 from robusteval.schema.records import ResultRecord
 from robusteval.store.backend import Backend, LocalBackend
-from robusteval.store.envelope import decode_groups, decode_plan, decode_record, encode_ids, encode_record
+from robusteval.store.envelope import decode_ids, decode_plan, decode_record, encode_ids, encode_record
 from robusteval.store.scratch import Scratch
 
 CellState = Literal["done", "missing", "failed", "corrupt"]
@@ -275,8 +275,17 @@ class Store:
             StoreError: the id list is missing.
             CorruptRecordError: it is damaged.
         """
+        return self.ids(digest)[1]
+
+    def ids(self, digest: str) -> tuple[list[str], list[str] | None]:
+        """Example ids of a slice in its order, and their groups as in `groups`.
+
+        Raises:
+            StoreError: the id list is missing.
+            CorruptRecordError: it is damaged.
+        """
         path = f"ids/{digest}.json"
-        return decode_groups(self._blob(path), digest, self.backend.locate(path))
+        return decode_ids(self._blob(path), digest, self.backend.locate(path))
 
     # -- plans -----------------------------------------------------------------------------------------------------
 

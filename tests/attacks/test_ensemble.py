@@ -107,6 +107,58 @@ def test_precision_reaches_every_member_but_fab() -> None:
     }
 
 
+def test_two_stage_runs_apgd_on_all_and_the_rest_on_a_share() -> None:
+    made = attack("autoattack", ThreatModel(epsilon=Epsilon("0.1")), version="plus", mode="two-stage", share=0.2)
+    assert [(stage.name, stage.share) for stage in made.stages()] == [
+        ("apgd-ce", 1.0),
+        ("apgd-dlr", 1.0),
+        ("apgd-t", 1.0),
+        ("fab", 0.2),
+        ("square", 0.2),
+        ("fab-t", 0.2),
+    ]
+
+
+def test_settings_that_were_there_before_the_modes_keep_their_canonical_form() -> None:
+    resolved = resolve_attack(Component(name="autoattack"), ThreatModel(epsilon=Epsilon("0.1")))
+    assert list(resolved.params) == ["version", "attacks", "steps", "queries", "restarts", "precision"]
+    sampled = resolve_attack(
+        Component(name="autoattack", params={"mode": "two-stage", "share": 0.2}), ThreatModel(epsilon=Epsilon("0.1"))
+    )
+    assert (sampled.params["mode"], sampled.params["share"]) == ("two-stage", 0.2)
+
+
+def test_an_example_has_one_verdict_over_all_members(trained) -> None:
+    heard = []
+    examples = trained.examples
+    made = attack(
+        "autoattack",
+        ThreatModel(norm=Norm.LINF, epsilon=Epsilon("0.04")),
+        **{**SHORT, "steps": 4},
+        attacks=["apgd-ce", "fab-t", "square"],
+    )
+    result = made(trained.model, examples.images, examples.labels, keys=examples.keys, seed=0, on_verdict=heard.append)
+    verdicts = result.verdicts
+    assert [verdict.example for verdict in verdicts] == list(range(80))
+    assert sorted(heard, key=lambda verdict: verdict.example) == list(verdicts)
+    assert [verdict.broken for verdict in verdicts] == result.broken.tolist()
+    assert {verdict.attack for verdict in verdicts if verdict.broken} > {"apgd-ce"}
+    for verdict, margin, norm in zip(verdicts, result.margin.tolist(), result.norm.tolist(), strict=True):
+        assert (verdict.attack != "") == (verdict.run >= 0) == verdict.broken
+        assert verdict.margin == pytest.approx(margin, abs=1e-5)
+        assert verdict.norm == pytest.approx(norm, abs=1e-6)
+        if not verdict.broken:
+            assert verdict.step == 4 + 9 * 4 + 100
+            assert verdict.forward >= 4 + 2 * 9 * 4 + 100
+            assert verdict.backward >= 4 + 9 * 4
+    assert sum(verdict.forward for verdict in verdicts) < result.budget.forward
+    assert sum(verdict.backward for verdict in verdicts) <= result.budget.backward
+
+
+def test_an_ensemble_of_foreign_attacks_gives_no_verdicts(trained) -> None:
+    assert broken("autoattack-reference", trained, Norm.LINF, attacks=["apgd-ce"]).verdicts == ()
+
+
 def test_access_is_that_of_the_members() -> None:
     threat = ThreatModel(epsilon=Epsilon("0.1"), access=Access.SCORE)
     assert attack("autoattack", threat, version="custom", attacks=["square"]).needs is Access.SCORE
@@ -128,6 +180,11 @@ def test_the_estimate_is_the_sum_of_its_members() -> None:
         ({"steps": 10}, "version: custom"),
         ({"version": "custom", "attacks": ["square", "square"]}, "twice"),
         ({"precision": "low"}, "precision"),
+        ({"mode": "two-stage", "version": "rand"}, "needs APGD for the first stage and FAB or Square"),
+        ({"mode": "two-stage", "share": 1.0}, "less than 1"),
+        ({"share": 0.2}, "belongs to mode: two-stage"),
+        ({"mode": "gate", "version": "plus"}, "leave out 'version'"),
+        ({"mode": "gate", "steps": 5}, "version: custom"),
     ],
 )
 def test_wrong_parameters_are_one_line(params, words) -> None:

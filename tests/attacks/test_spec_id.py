@@ -51,3 +51,20 @@ def test_fewer_targets_than_published_are_named() -> None:
         ("autoattack", {}), threat=ThreatModel(norm=Norm.L2, epsilon=Epsilon("0.5")), examples=7, seed=3, classes=6
     )
     assert found == "aa-standard(targets=5)@l2-0.5@n7@seed3@engine1"
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"mode": "two-stage"}, "aa-two-stage-1/10"),
+        ({"mode": "two-stage", "share": 0.25, "precision": "fast"}, "aa-two-stage-1/4(precision=fast)"),
+        ({"mode": "two-stage", "version": "plus"}, "aa-two-stage-1/10(plus)"),
+        (
+            {"mode": "two-stage", "version": "custom", "attacks": ["square", "apgd-ce"], "queries": 100},
+            "aa-two-stage-1/10(apgd-ce,square;queries=100)",
+        ),
+        ({"mode": "gate"}, "aa-gate"),
+    ],
+)
+def test_modes_that_leave_something_out_have_their_own_names(params, expected) -> None:
+    assert name(("autoattack", params)) == f"{expected}@linf-8/255@n1000@seed0@engine1"

@@ -13,8 +13,8 @@ from robusteval.models.build import build_classifier
 from robusteval.models.checkpoints import save_checkpoint
 from robusteval.planning.loader import load_suite, read_spec
 from robusteval.planning.names import packaged_suites
-from robusteval.planning.source import SourceError
 from robusteval.schema.errors import RobustevalError, UnknownNameError, UsageError
+from robusteval.schema.source import SourceError
 from robusteval.schema.types import Component
 
 GOOD = """\
@@ -128,8 +128,10 @@ def test_a_right_suite_loads(tmp_path: Path) -> None:
         ("epsilon: 8/255", "epsilon: .nan", 27, "not a finite number"),
         ("epsilon: 8/255", "epsilon: 0", 27, "positive radius"),
         ("epsilon: 8/255", "epsilon: [8, 255]", 27, "must be a number"),
-        ("      epsilon: 8/255\n", "", 26, "missing key 'epsilon' in evaluate.threats[0]"),
-        ("norm: linf", "norm: l3", 26, "must be 'linf', 'l2' or 'l1'"),
+        ("      epsilon: 8/255\n", "", 26, "norm linf needs 'epsilon', such as 8/255"),
+        ("      epsilon: 8/255\n", "      rotation: 30\n", 26, "norm linf has no 'rotation'; its limits are 'epsilon'"),
+        ("norm: linf", "norm: spatial", 26, "norm spatial has no 'epsilon'; its limits are 'rotation' and 'translation'"),
+        ("norm: linf", "norm: l3", 26, "must be 'linf', 'l2', 'l1', 'spatial' or 'recolour'"),
         ("robust_examples: 20", "robust_examples: 60", 22, "more than examples, 50"),
         ("examples: 50", "examples: 5000", 21, "write at most 450"),
         ("[rotated, inverted]", "[rotated, upright]", 24, "is trained on"),

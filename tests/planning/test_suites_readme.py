@@ -11,8 +11,10 @@ from robusteval.planning.names import packaged_suites, suites_folder
 from robusteval.schema.specs import (
     EvaluateSpec,
     MethodSpec,
+    OodSpec,
     Reference,
     ScoreSpec,
+    ShiftSpec,
     SliceSpec,
     SuiteSpec,
     ThreatSpec,
@@ -21,7 +23,19 @@ from robusteval.schema.specs import (
 from robusteval.schema.types import Resources
 
 README = suites_folder() / "README.md"
-MODELS = (SuiteSpec, Reference, TrainSpec, MethodSpec, EvaluateSpec, SliceSpec, ThreatSpec, ScoreSpec, Resources)
+MODELS = (
+    SuiteSpec,
+    Reference,
+    TrainSpec,
+    MethodSpec,
+    EvaluateSpec,
+    SliceSpec,
+    OodSpec,
+    ShiftSpec,
+    ThreatSpec,
+    ScoreSpec,
+    Resources,
+)
 
 
 def tables() -> list[set[str]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pytest
 
 from robusteval.schema.errors import UsageError
-from robusteval.schema.params import canonical_params, checked_params
+from robusteval.schema.params import LATER, canonical_params, checked_params
 from robusteval.schema.types import Epsilon, Frozen, PositiveInt
 
 
@@ -22,6 +24,19 @@ def test_defaults_are_filled_in_and_equal_settings_are_equal_in_canonical_form()
     first = checked_params("thing 'x'", Params, {"steps": 2, "epsilon": "16/510"})
     assert canonical_params(first) == {"steps": 2, "epsilon": "8/255"}
     assert canonical_params(checked_params("thing 'x'", Params, {"steps": 2})) == canonical_params(first)
+
+
+class Grown(Params):
+    """Parameters of the same thing, a version later."""
+
+    mode: Annotated[str, LATER] = "full"
+    """Mode."""
+
+
+def test_a_parameter_that_came_later_is_part_of_the_canonical_form_only_where_it_says_something_new() -> None:
+    old = canonical_params(checked_params("thing 'x'", Params, {"steps": 2}))
+    assert canonical_params(checked_params("thing 'x'", Grown, {"steps": 2, "mode": "full"})) == old
+    assert canonical_params(checked_params("thing 'x'", Grown, {"steps": 2, "mode": "half"})) == old | {"mode": "half"}
 
 
 @pytest.mark.parametrize(

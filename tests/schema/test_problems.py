@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from robusteval.planning.problems import _field_note, dotted, model_at
-from robusteval.planning.source import one_line, shorten
+from robusteval.schema.problems import _field_note, dotted, model_at
+from robusteval.schema.source import one_line, shorten
 from robusteval.schema.specs import EvaluateSpec, MethodSpec, SuiteSpec, ThreatSpec
 from robusteval.schema.types import Component, Resources
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from robusteval.planning.source import Loc, Problem, Source, shorten
 from robusteval.schema.errors import unknown_name
+from robusteval.schema.source import Loc, Problem, Source, shorten
 
 _WORDS = (
     (re.compile(r"^Value error, "), ""),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robusteval.planning.source import MAX_BYTES, Problem, SourceError, read_source
 from robusteval.schema.errors import SpecError
+from robusteval.schema.source import MAX_BYTES, Problem, SourceError, read_source
 
 
 def parse(tmp_path: Path, text: str | bytes) -> object:

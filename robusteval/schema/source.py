@@ -26,6 +26,30 @@ MAX_NODES = 20_000
 MAX_DEPTH = 40
 """Deepest nesting."""
 
+@dataclass(frozen=True)
+class FileKind:
+    """What the files of one kind are called in messages.
+
+    Attributes:
+        noun: one of them (`suite`).
+        needs: what every one of them holds at least.
+        listing: a clause on how to find the ones that exist.
+        command: the command that names every problem of a file.
+    """
+
+    noun: str
+    needs: str
+    listing: str
+    command: str
+
+
+SUITE_FILE = FileKind(
+    noun="suite",
+    needs="name, version and methods",
+    listing="`robusteval ls suites` lists the packaged suites",
+    command="robusteval validate",
+)
+
 Loc = tuple[str | int, ...]
 """Where a value sits: keys and list positions from the root, as in pydantic's errors."""
 
@@ -94,13 +118,14 @@ class SourceError(SpecError):
     Args:
         shown: how messages name the file.
         problems: everything that is wrong, in any order, at least one.
+        command: the command that names every problem of the file.
     """
 
-    def __init__(self, shown: str, problems: list[Problem]) -> None:
+    def __init__(self, shown: str, problems: list[Problem], command: str = SUITE_FILE.command) -> None:
         self.shown = shown
         self.problems = tuple(sorted(set(problems)))
         rest = len(self.problems) - 1
-        more = f" (and {rest} more: robusteval validate {shown})" if rest else ""
+        more = f" (and {rest} more: {command} {shown})" if rest else ""
         super().__init__(self.problems[0].located(shown) + more)
 
     def located(self) -> list[str]:
@@ -119,41 +144,42 @@ def shorten(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def read_source(path: Path, shown: str | None = None) -> Source:
+def read_source(path: Path, shown: str | None = None, kind: FileKind = SUITE_FILE) -> Source:
     """Read a YAML 1.2 file.
 
     Args:
         path: the file.
         shown: how messages name it; the path by default.
+        kind: what it is, for messages.
 
     Raises:
         SourceError: missing, too large, not UTF-8, not YAML 1.2, duplicate keys, tags, merge keys, or aliases that
             contain themselves or stand for too much.
     """
     shown = shown or str(path)
-    text = _read_text(path, shown)
-    root = _compose(text, shown)
-    builder = _Builder()
+    text = _read_text(path, shown, kind)
+    root = _compose(text, shown, kind)
+    builder = _Builder(kind)
     value = builder.build(root, ()) if root is not None else None
     if builder.problems:
-        raise SourceError(shown, builder.problems)
+        raise SourceError(shown, builder.problems, kind.command)
     if root is None:
-        raise SourceError(shown, [Problem(1, "the file is empty; a suite needs at least name, version and methods")])
+        raise SourceError(shown, [Problem(1, f"the file is empty; a {kind.noun} needs at least {kind.needs}")])
     return Source(path=path, shown=shown, text=text, value=value, lines=builder.lines)
 
 
-def _read_text(path: Path, shown: str) -> str:
+def _read_text(path: Path, shown: str, kind: FileKind) -> str:
     def refuse(text: str) -> SourceError:
         return SourceError(shown, [Problem(1, text)])
 
     try:
         if not path.exists():
-            raise refuse("no such file; `robusteval ls suites` lists the packaged suites")
+            raise refuse(f"no such file; {kind.listing}")
         if not path.is_file():
             raise refuse("not a regular file; give the path of a YAML file")
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise refuse(f"{size:,} bytes; a suite file has at most {MAX_BYTES:,}")
+            raise refuse(f"{size:,} bytes; a {kind.noun} file has at most {MAX_BYTES:,}")
         raw = path.read_bytes()
     except OSError as error:
         raise refuse(f"cannot be read: {error.strerror or error}") from error
@@ -164,10 +190,11 @@ def _read_text(path: Path, shown: str) -> str:
         raise SourceError(shown, [Problem(line, "not UTF-8; save the file as UTF-8 text")]) from None
 
 
-def _compose(text: str, shown: str) -> Node | None:
+def _compose(text: str, shown: str, kind: FileKind) -> Node | None:
     for number, line in enumerate(text.splitlines(), start=1):
         if line.startswith("%YAML") and line.split()[1:2] != ["1.2"]:
-            raise SourceError(shown, [Problem(number, f"{line.strip()!r}: suites are YAML 1.2; delete the line")])
+            text = f"{line.strip()!r}: a {kind.noun} is YAML 1.2; delete the line"
+            raise SourceError(shown, [Problem(number, text)])
     try:
         node: Node | None = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
@@ -186,7 +213,8 @@ def _compose(text: str, shown: str) -> Node | None:
 class _Builder:
     """Turns nodes into plain values, noting lines and problems."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: FileKind) -> None:
+        self._kind = kind
         self.lines: dict[Loc, int] = {}
         self.problems: list[Problem] = []
         self._count = 0
@@ -281,7 +309,7 @@ class _Builder:
     def _check_tag(self, node: Node, kind: str, line: int) -> None:
         if node.tag != _CORE + kind:
             written = str(node.tag).replace(_CORE, "!!")
-            self._say(line, f"tag {shorten(written)} is not allowed; a suite is made of {_TAG_WORDS}")
+            self._say(line, f"tag {shorten(written)} is not allowed; a {self._kind.noun} is made of {_TAG_WORDS}")
 
     def _say(self, line: int, text: str) -> None:
         self.problems.append(Problem(line, text))

@@ -1,0 +1,232 @@
+"""One adversarial evaluation under way: every stage on what stands, written down as it goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from robusteval.attacks.base import Verdict
+from robusteval.attacks.cascade import drawn
+from robusteval.attacks.jobs import AnyJobAttack, JobAttack
+from robusteval.attacks.spec_id import spec_id
+from robusteval.attacks.symptoms import NAN_LOGITS, flags_from_symptoms
+from robusteval.data.batches import Batch, DeviceSet
+from robusteval.data.imageset import ImageSet
+from robusteval.evaluators.adversarial_report import ATTACKED, Findings, mode_flags
+from robusteval.evaluators.adversarial_stages import Stage
+from robusteval.evaluators.base import EvaluationContext
+from robusteval.evaluators.clerk import Clerk
+from robusteval.evaluators.details import Details
+from robusteval.evaluators.journal import Journal
+from robusteval.evaluators.masking import CHECKED, black_box_flags, masking_flags
+from robusteval.evaluators.predictions import domain_accuracies
+from robusteval.models.classifier import Classifier
+from robusteval.models.forms import PROBES
+from robusteval.models.search import SearchModel
+from robusteval.schema.digest import json_digest
+from robusteval.schema.params import canonical_params
+from robusteval.schema.records import Bits, Evaluation, Flag
+from robusteval.schema.threats import Threat
+
+if TYPE_CHECKING:
+    from robusteval.evaluators.adversarial import AdversarialParams
+
+CLEAN = "clean"
+PACKED_BYTES = 2**27
+"""Clean images of one call to an attack that packs its own batches take at most this much memory, or fill its slots."""
+
+
+class AdversarialRun:
+    """One evaluation under way. Positions below are positions in key order."""
+
+    def __init__(
+        self,
+        params: AdversarialParams,
+        model: Classifier,
+        data: ImageSet,
+        context: EvaluationContext,
+        stages: Sequence[Stage],
+        *,
+        protocol: int,
+    ) -> None:
+        self.params, self.model, self.data, self.context = params, model, data, context
+        self.order = np.argsort(data.keys, kind="stable")
+        self.examples = DeviceSet(data.take(self.order), model.device)
+        question = {
+            "params": canonical_params(params),
+            "threat": context.threat and context.threat.model_dump(mode="json", context={"canonical": True}),
+            "seed": context.seed,
+            "protocol": protocol,
+            "ids": list(self.examples.ids),
+        }
+        self.journal = Journal(context.scratch, json_digest(question))
+        self.stages = list(stages)
+        labels = [stage.label for stage in stages]
+        self.details = Details(context.scratch, json_digest(question), labels, self.order)
+        self.outcomes: dict[str, list[bool]] = {}
+        self.attacked: dict[str, list[bool]] = {}
+        self._current: list[bool] = []
+        self._search: SearchModel | None = None
+        self._cost_done, self._cost_total = 0, 1 + sum(stage.cost for stage in stages)
+
+    def predict_clean(self) -> None:
+        """Decide which examples the model gets right."""
+        n = len(self.examples)
+        self._progress(0.0, 1, CLEAN)
+        for positions in self._batches(CLEAN, list(range(n)), self.context.batch_size):
+            batch = self.examples.batch(positions)
+            before = self.model.passes.snapshot()
+            with torch.no_grad():
+                logits = self.model(batch.images)
+            undefined = logits.isnan().any(dim=1)
+            right = (logits.argmax(dim=1) == batch.labels) & ~undefined
+            self.details.predicted(positions.tolist(), batch.labels.tolist(), logits.argmax(dim=1).tolist())
+            self.details.save()
+            symptoms = {NAN_LOGITS: int(undefined.sum())}
+            self.journal.extend(CLEAN, right.tolist(), symptoms, len(right), self.model.passes.since(before))
+            self._progress(len(self.journal.part(CLEAN).kept) / n, 1, CLEAN)
+        self.outcomes[CLEAN] = list(self.journal.part(CLEAN).kept)
+        self._current = self.outcomes[CLEAN]
+        self._cost_done += 1
+
+    def attack(self, stage: Stage) -> None:
+        """Run one stage on what stands."""
+        if stage.first and not self.params.cascade:
+            self._current = self.outcomes[CLEAN]
+        standing = self._standing(stage)
+        if isinstance(stage.attack, JobAttack):
+            self._attack_packed(stage, stage.attack, standing)
+        else:
+            self._attack_in_batches(stage, standing)
+        after = list(self._current)
+        for position, stands in zip(standing, self.journal.part(stage.label).kept, strict=True):
+            after[position] = stands
+        self.outcomes[stage.label] = self._current = after
+        self._cost_done += stage.cost
+
+    def _standing(self, stage: Stage) -> list[int]:
+        """Positions of what the stage is run on: what stands, or a share of that."""
+        seen = self._current
+        if stage.share < 1.0:
+            lot = drawn(self.examples.keys, stage.share, self.context.seed).tolist()
+            seen = [stands and chosen for stands, chosen in zip(self._current, lot, strict=True)]
+            self.attacked[stage.label] = seen
+        return [position for position, stands in enumerate(seen) if stands]
+
+    def _attack_in_batches(self, stage: Stage, standing: list[int]) -> None:
+        part = self.journal.part(stage.label)
+        for positions in self._batches(stage.label, standing, stage.attack.composition or self.context.batch_size):
+            batch = self.examples.batch(positions)
+            result = stage.attack(self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed)
+            self.details.note(stage.label, positions.tolist(), result)
+            self.details.save()
+            kept = (~result.broken).tolist()
+            self.journal.extend(stage.label, kept, result.symptoms, result.attacked, result.budget)
+            self._progress(len(part.kept) / len(standing), stage.cost, stage.label)
+
+    def _attack_packed(self, stage: Stage, attack: AnyJobAttack, standing: list[int]) -> None:
+        """Give the engine many examples at a time and write its verdicts down as they come."""
+        part = self.journal.part(stage.label)
+        bytes_each = 4 * math.prod(self.model.input_shape)
+        size = max(1, min(attack.many, max(attack.slots, PACKED_BYTES // bytes_each)))
+        while missing := part.missing(len(standing)):
+            places = missing[:size]
+            attack.search = self._prepared_search(attack)
+            batch = self._batch([standing[place] for place in places])
+            clerk = Clerk(
+                self.journal,
+                stage.label,
+                places,
+                keep=lambda verdicts: self._keep(stage.label, standing, verdicts),
+                written=lambda: self._progress(part.done / len(standing), stage.cost, stage.label),
+            )
+            result = attack(
+                self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed, on_verdict=clerk.hear
+            )
+            clerk.close(result)
+
+    def _keep(self, label: str, standing: list[int], verdicts: Mapping[int, Verdict]) -> None:
+        self.details.hear(label, ((standing[place], verdict) for place, verdict in verdicts.items()))
+        self.details.save()
+
+    def _prepared_search(self, attack: AnyJobAttack) -> SearchModel:
+        """One search model for all attacks, measured on the same examples after a resume as before it."""
+        if self._search is None:
+            self._search = SearchModel(self.model)
+        probes = [position for position, right in enumerate(self.outcomes[CLEAN]) if right][:PROBES]
+        before = self.model.passes.snapshot()
+        self._search.at(attack.precision).prepare(self._batch(probes).images)
+        self.journal.spend(self.model.passes.since(before))
+        return self._search
+
+    def check(self, threat: Threat) -> tuple[Flag, ...]:
+        """Flags of the masking checks on the first correctly classified examples."""
+        if self.journal.flags is None:
+            right = [position for position, stands in enumerate(self.outcomes[CLEAN]) if stands][:CHECKED]
+            before = self.model.passes.snapshot()
+            flags = masking_flags(self.model, self._batch(right), threat, self.context.seed)
+            self.journal.settle_flags(flags, self.model.passes.since(before))
+        return tuple(self.journal.flags or ())
+
+    def evaluation(self, checked: Sequence[Flag]) -> Evaluation:
+        """Everything that was found, in the caller's order."""
+        after = {stage.label: self.outcomes[stage.label] for stage in self.stages}
+        found = Findings(self.params.cascade, self.stages, self.outcomes[CLEAN], after, self.attacked)
+        robust = found.robust
+        attacked = {ATTACKED + label: seen for label, seen in self.attacked.items()}
+        self.context.progress(1.0, "done")
+        return Evaluation(
+            metrics=(
+                *domain_accuracies("robust_accuracy", self._in_callers_order(robust), self.data),
+                *found.metrics(),
+            ),
+            outcomes={
+                name: Bits.pack(self._in_callers_order(flags))
+                for name, flags in {**self.outcomes, "robust": robust, **attacked}.items()
+            },
+            domains=self.data.domain_counts,
+            flags=_distinct([*checked, *self._attack_flags(found), *mode_flags(self.params.attacks, found)]),
+            budget=self.journal.budget,
+            spec=self._spec(),
+        )
+
+    def _spec(self) -> str | None:
+        assert self.context.threat is not None
+        return spec_id(
+            self.params.attacks,
+            self.context.threat,
+            examples=len(self.examples),
+            seed=self.context.seed,
+            classes=self.model.classes,
+        )
+
+    def _attack_flags(self, found: Findings) -> Iterator[Flag]:
+        for label in (CLEAN, *(stage.label for stage in self.stages)):
+            part = self.journal.part(label)
+            yield from flags_from_symptoms(label, part.symptoms, part.attacked)
+        yield from black_box_flags(list(found.tallies()))
+
+    def _batches(self, name: str, positions: list[int], size: int) -> Iterator[torch.Tensor]:
+        """What is left of a part, in batches; the journal grows between two of them."""
+        while (done := len(self.journal.part(name).kept)) < len(positions):
+            yield torch.tensor(positions[done : done + size], device=self.examples.device)
+
+    def _batch(self, positions: list[int]) -> Batch:
+        return self.examples.batch(torch.tensor(positions, dtype=torch.int64, device=self.examples.device))
+
+    def _in_callers_order(self, flags: Sequence[bool]) -> list[bool]:
+        restored = np.empty(len(flags), dtype=bool)
+        restored[self.order] = np.asarray(flags, dtype=bool)
+        found: list[bool] = restored.tolist()
+        return found
+
+    def _progress(self, share: float, cost: int, what: str) -> None:
+        self.context.progress(min(1.0, (self._cost_done + share * cost) / self._cost_total), what)
+
+
+def _distinct(flags: Sequence[Flag]) -> tuple[Flag, ...]:
+    return tuple(dict.fromkeys(flags))

@@ -1,0 +1,226 @@
+"""What a board is, and where boards are: `leaderboards/<board>/board.yaml` beside `entries/*.json`.
+
+A board fixes what is ranked (the suite and its version, the examples by their digests, the threat models), by which
+columns, and what counts as a tie; an entry that was measured differently is not comparable and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+import robusteval
+from robusteval.leaderboard.text import Line, Text
+from robusteval.schema.errors import UnknownNameError, unknown_name
+from robusteval.schema.plans import Role
+from robusteval.schema.problems import explain
+from robusteval.schema.source import FileKind, Problem, SourceError, read_source, shorten
+from robusteval.schema.specs import CELLS, Reference
+from robusteval.schema.threats import Threat
+from robusteval.schema.types import Digest, Frozen, Name, NonNegativeFloat, PositiveInt
+
+BOARD_FILE = FileKind(
+    noun="board",
+    needs="name, version, title and columns",
+    listing="`robusteval board ls` lists the packaged boards",
+    command="robusteval board check",
+)
+Unit = Literal["accuracy", "number"]
+"""How a value is shown: an accuracy is a fraction in [0, 1] and shown in percent."""
+
+
+class Column(Frozen):
+    """One column of a board."""
+
+    key: Name
+    """What entries call it; `a_id`, `r_id`, `a_ood` and `r_ood` are the four accuracies of a suite."""
+    title: Line
+    """What the page calls it."""
+    unit: Unit = "accuracy"
+    """How it is shown."""
+    higher_is_better: bool = True
+    """Direction of improvement."""
+    note: Text = ""
+    """How it was measured, for the page."""
+
+
+class SuiteRef(Frozen):
+    """The suite that measured entries come from."""
+
+    name: Name
+    """Name of the suite."""
+    version: PositiveInt
+    """Its version."""
+
+
+class TieRule(Frozen):
+    """When two entries share a rank."""
+
+    alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Level, after Holm's correction over all pairs of the board, above which a difference is a tie."""
+    examples: PositiveInt | None = None
+    """Test examples that the protocol of reported numbers prescribes; without it they have no interval."""
+
+
+class Minimum(Frozen):
+    """The least an entry must have spent and shown."""
+
+    examples: dict[Role, PositiveInt] = {}
+    """Per role (`a_id`, `r_ood@0`): examples."""
+    seeds: PositiveInt = 1
+    """Training seeds."""
+    forward_per_example: NonNegativeFloat = 0.0
+    """Forward passes per attacked example."""
+    backward_per_example: NonNegativeFloat = 0.0
+    """Backward passes per attacked example."""
+    attacks: tuple[Name, ...] = ()
+    """Attacks whose outcomes must be there."""
+
+
+class Board(Frozen):
+    """A leaderboard over one suite version, or over published numbers of one protocol."""
+
+    name: Name
+    """Name of the board and of its folder."""
+    version: PositiveInt
+    """Version; a change that makes entries incomparable is a new version."""
+    title: Line
+    """One line on what it ranks."""
+    summary: Text = ""
+    """A few sentences."""
+    suite: SuiteRef | None = None
+    """Suite of measured entries; absent if only reported numbers are kept."""
+    columns: tuple[Column, ...] = Field(min_length=1)
+    """Columns in the order of the page."""
+    order: tuple[Name, ...] = Field(min_length=1)
+    """Columns that decide the order, the most important first; a row that lacks one is not ranked."""
+    pairs: tuple[tuple[Name, Name], ...] = ()
+    """Pairs of columns over which Pareto fronts are drawn."""
+    ties: TieRule = TieRule()
+    """What counts as a tie."""
+    minimum: Minimum = Minimum()
+    """Least effort of a measured entry."""
+    threats: tuple[Threat, ...] = ()
+    """Threat models of the roles `r_id@T`, `r_ood@T`."""
+    ids: dict[Role, Digest] = {}
+    """Role to digest of the ordered example ids."""
+    chance: dict[Name, NonNegativeFloat] = {}
+    """Value of guessing per column, the reference of the hypervolume; 0 where absent."""
+    references: tuple[Reference, ...] = ()
+    """Where the protocol and the reported numbers come from."""
+    licence: Line = ""
+    """Licence of the reported numbers."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the columns."""
+        return tuple(column.key for column in self.columns)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Those columns that are accuracies of a suite."""
+        return tuple(key for key in CELLS if key in self.keys)
+
+    def column(self, key: str) -> Column:
+        """The column of that key."""
+        return next(column for column in self.columns if column.key == key)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        for key in self.keys:
+            if self.keys.count(key) > 1:
+                raise ValueError(f"two columns are called {key!r}; keep one")
+        used = [*self.order, *(key for pair in self.pairs for key in pair), *self.chance]
+        for key in used:
+            if key not in self.keys:
+                raise ValueError(unknown_name("column", key, self.keys))
+        for role in (*self.ids, *self.minimum.examples):
+            column, _, place = role.partition("@")
+            if column in ("r_id", "r_ood") and int(place) >= len(self.threats):
+                raise ValueError(f"role {role!r}, but the board has {len(self.threats)} threats")
+        if self.suite is not None:
+            missing = [key for key in self.cells if not any(role.partition("@")[0] == key for role in self.ids)]
+            if missing:
+                raise ValueError(f"ids has no digest for {', '.join(missing)}; entries of a suite need one a column")
+        return self
+
+
+def boards_folder() -> Path:
+    """The folder of packaged boards: inside an installed wheel, or at the top of a checkout."""
+    package = Path(robusteval.__file__).parent
+    inside = package / "_leaderboards"
+    return inside if inside.is_dir() else package.parent / "leaderboards"
+
+
+def boards_in(folder: Path) -> dict[str, Path]:
+    """Folders of boards below `folder` by name, in alphabetical order."""
+    return {file.parent.name: file.parent for file in sorted(folder.glob("*/board.yaml"))}
+
+
+def find_board(name_or_path: str | Path) -> Path:
+    """The folder of a board.
+
+    Args:
+        name_or_path: name of a packaged board, its folder, or its `board.yaml`.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    path = Path(name_or_path)
+    if path.name == "board.yaml" and path.is_file():
+        return path.parent
+    if (path / "board.yaml").is_file():
+        return path
+    known = boards_in(boards_folder())
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    raise UnknownNameError(unknown_name("board", str(name_or_path)[:80], known, listing="robusteval board ls"))
+
+
+def load_board(folder: Path) -> Board:
+    """Read and check `board.yaml` in `folder`.
+
+    Raises:
+        SourceError: something is wrong with it, named by file and line.
+    """
+    path = folder / "board.yaml"
+    source = read_source(path, str(path), BOARD_FILE)
+    if not isinstance(source.value, dict):
+        text = f"a board is a map with {BOARD_FILE.needs}, not {shorten(source.value)}"
+        raise SourceError(source.shown, [Problem(1, text)], BOARD_FILE.command)
+    try:
+        board = Board.model_validate(source.value)
+    except ValidationError as error:
+        raise SourceError(source.shown, explain(error, Board, source), BOARD_FILE.command) from None
+    if board.name != folder.resolve().name:
+        text = f"name is {board.name!r}, but the folder is called {folder.resolve().name!r}; they must be equal"
+        raise SourceError(source.shown, [Problem(source.line(("name",)), text)], BOARD_FILE.command)
+    return board
+
+
+def board_yaml(board: Board, comment: str = "") -> str:
+    """A board as the text of its `board.yaml`; every string is quoted, so nothing in it can be read as anything else.
+
+    Args:
+        board: the board.
+        comment: words for the first line.
+    """
+    import json
+
+    lines = [f"# {line}" for line in comment.splitlines()]
+    document = json.loads(board.model_dump_json(exclude_defaults=True))
+    for key, value in document.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines.append(f"{key}:")
+            lines += [f"  - {json.dumps(item, ensure_ascii=True)}" for item in value]
+        else:
+            lines.append(f"{key}: {json.dumps(value, ensure_ascii=True)}")
+    return "\n".join(lines) + "\n"
+
+
+def role_columns(board: Board) -> Sequence[tuple[str, str]]:
+    """Pairs of role and column that a measured entry of the board fills: the first threat fills robust columns."""
+    return [(f"{key}@0" if key.startswith("r_") else key, key) for key in board.cells]

@@ -1,0 +1,266 @@
+"""Convolutions that add and rectify before they write, for searching on a CPU.
+
+Between two convolutions of a small network most of the time goes into reading and writing whole activations: one pass
+for the sum with the shortcut, one for the ReLU. oneDNN does both while a convolution's result is still in a register,
+which leaves the convolutions alone. Their gradients are taken with respect to the input only, and with stride one that
+gradient is a convolution again, with the kernels turned by 180 degrees and input and output channels exchanged.
+
+Fused networks compute what the unfused ones do up to the rounding of the sum. They are traced from one call, so the
+caller compares the logits.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.autograd.function import once_differentiable
+from torch.fx.passes.shape_prop import ShapeProp
+
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+_RECTIFIERS = (torch.relu, torch.relu_, nn.functional.relu)
+_TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d)
+
+
+def fuse_convolutions(network: nn.Module, images: Tensor) -> nn.Module:
+    """The same network with its convolutions, sums and ReLUs in one step each, where they follow each other.
+
+    Args:
+        network: a copy that may be used up, in evaluation mode, on a CPU, its parameters without gradients.
+        images: (B, C, H, W) inputs of the network, in its type and memory layout.
+
+    Raises:
+        ValueError: nothing can be fused: no convolution, hooks that tracing would lose, or no oneDNN.
+        RuntimeError: the network's control flow depends on its input (with TypeError, as torch.fx raises them).
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        raise ValueError("this build of torch lacks oneDNN")
+    if any(_hooked(module) for module in network.modules()):
+        raise ValueError("modules have hooks")
+    traced = fx.symbolic_trace(network)
+    ShapeProp(traced).propagate(images)  # type: ignore[no-untyped-call]
+    _drop_transparent(traced)
+    convolutions = [node for node in traced.graph.nodes if _is_convolution(traced, node)]
+    if not convolutions:
+        raise ValueError("the network has no convolution")
+    for node in convolutions:
+        _fuse(traced, node)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
+
+
+class FusedConvolution(nn.Module):
+    """A convolution, then the sum with another tensor if one is given, then a ReLU if `rectifies`.
+
+    Gradients reach its inputs, never its weights.
+
+    Args:
+        convolution: weights, bias and geometry.
+        rectifies: whether a ReLU ends it.
+        size: (B, C, H, W) of a typical input, for which the weights are laid out; any other is computed as well.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, *, rectifies: bool, size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.rectifies = rectifies
+        self.size = size
+        self._packed: dict[str, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy may get other weights, and lays them out by itself.
+        return self.__dict__ | {"_packed": {}}
+
+    def forward(self, inputs: Tensor, other: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) to the output of the convolution; `other` has the output's shape."""
+        if torch.is_grad_enabled() and (inputs.requires_grad or (other is not None and other.requires_grad)):
+            found: Tensor = _WithInputGradient.apply(inputs, other, self)  # type: ignore[no-untyped-call]
+            return found
+        return self.compute(inputs, other)
+
+    def compute(self, inputs: Tensor, other: Tensor | None) -> Tensor:
+        """The output, without a graph."""
+        if "forward" not in self._packed:
+            self._packed["forward"] = self._laid_out(self.convolution.weight, self._pads, self._strides, self.size)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        weight, bias, unary = self._packed["forward"], self.convolution.bias, "relu" if self.rectifies else "none"
+        geometry = (self._pads, self._strides, self._dilations, self.convolution.groups)
+        if other is None:
+            return _pointwise(inputs, weight, bias, *geometry, unary, [], "")
+        other = other.contiguous(memory_format=torch.channels_last)
+        attributes = ("add", 1.0, unary if self.rectifies else None, [], "")
+        found: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+            inputs, other, weight, bias, *geometry, *attributes
+        )
+        return found
+
+    def input_gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
+        """Gradient of the inputs from that of the convolution's output, both channels last; of `inputs` the shape."""
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        if not self._turns:
+            return self._library_gradient(gradient, inputs)
+        kernel, pads = self.convolution.weight, self._turned_pads
+        if "backward" not in self._packed:
+            turned = kernel.flip(2, 3).transpose(0, 1).contiguous()
+            self._packed["backward"] = self._laid_out(turned, pads, [1, 1], tuple(gradient.shape))
+        return _pointwise(
+            gradient, self._packed["backward"], None, pads, [1, 1], self._dilations, 1, "none", [], ""
+        )
+
+    def _library_gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
+        found, _, _ = torch.ops.aten.convolution_backward(
+            gradient,
+            inputs,
+            self.convolution.weight,
+            None,
+            self._strides,
+            self._pads,
+            self._dilations,
+            False,
+            [0, 0],
+            self.convolution.groups,
+            [True, False, False],
+        )
+        return cast(Tensor, found)
+
+    def _laid_out(self, weight: Tensor, pads: list[int], strides: list[int], size: tuple[int, ...]) -> Tensor:
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+            weight.detach().contiguous(), pads, strides, self._dilations, self.convolution.groups, list(size)
+        )
+        return packed
+
+    @property
+    def _turns(self) -> bool:
+        return self.convolution.groups == 1 and self._strides == [1, 1] and min(self._turned_pads) >= 0
+
+    @property
+    def _turned_pads(self) -> list[int]:
+        reach = zip(self._dilations, self.convolution.kernel_size, self._pads, strict=True)
+        return [dilation * (kernel - 1) - pad for dilation, kernel, pad in reach]
+
+    @property
+    def _pads(self) -> list[int]:
+        return list(cast(tuple[int, int], self.convolution.padding))
+
+    @property
+    def _strides(self) -> list[int]:
+        return list(self.convolution.stride)
+
+    @property
+    def _dilations(self) -> list[int]:
+        return list(self.convolution.dilation)
+
+
+class _WithInputGradient(torch.autograd.Function):
+    """A fused convolution whose inputs get gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, other: Tensor | None, module: FusedConvolution) -> Tensor:
+        output = module.compute(inputs, other)
+        ctx.module, ctx.adds = module, other is not None
+        ctx.save_for_backward(inputs, output)
+        return output
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        inputs, output = ctx.saved_tensors
+        if ctx.module.rectifies:
+            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+        reaches = ctx.module.input_gradient(gradient, inputs) if ctx.needs_input_grad[0] else None
+        return reaches, gradient if ctx.adds else None, None
+
+
+def _pointwise(*arguments: Any) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise(*arguments)
+    return found
+
+
+def _drop_transparent(traced: fx.GraphModule) -> None:
+    """Take modules out that hand on what they get."""
+    for node in list(traced.graph.nodes):
+        if node.op == "call_module" and isinstance(_module(traced, node), _TRANSPARENT):
+            node.replace_all_uses_with(node.args[0])
+            traced.graph.erase_node(node)
+
+
+def _fuse(traced: fx.GraphModule, node: fx.Node) -> None:
+    """Replace a convolution, and the sum and the ReLU that alone take its output, by one module."""
+    last, other = node, None
+    taker = _only_taker(node)
+    if taker is not None and (other := _added(node, taker)) is not None:
+        last, taker = taker, _only_taker(taker)
+    rectifies = taker is not None and _rectifies(traced, taker)
+    if rectifies and taker is not None:
+        last = taker
+    inputs = cast(fx.Node, node.args[0])
+    convolution = _module(traced, node)
+    assert isinstance(convolution, nn.Conv2d)
+    name = f"fused_{node.name}"
+    fused = FusedConvolution(convolution, rectifies=rectifies, size=_shape(inputs))
+    traced.add_module(name, fused.eval())
+    with traced.graph.inserting_after(last):
+        made = traced.graph.call_module(name, (inputs,) if other is None else (inputs, other))
+        made.meta = dict(last.meta)
+    last.replace_all_uses_with(made)
+    for used_up in (last, *([] if last is node else _between(node, last)), node):
+        if not used_up.users and used_up in traced.graph.nodes:
+            traced.graph.erase_node(used_up)
+
+
+def _between(first: fx.Node, last: fx.Node) -> list[fx.Node]:
+    """The sum between a convolution and the ReLU, once the ReLU is gone."""
+    return [user for user in first.users if user is not last]
+
+
+def _only_taker(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _added(node: fx.Node, taker: fx.Node) -> fx.Node | None:
+    """What `taker` adds to the output of `node`, if it adds something of the same shape."""
+    is_sum = (taker.op == "call_function" and taker.target in _ADDITIONS) or (
+        taker.op == "call_method" and taker.target in ("add", "add_")
+    )
+    if not is_sum or len(taker.args) != 2 or taker.kwargs:
+        return None
+    first, second = taker.args
+    # A sum in place changes its first term, which others may read.
+    in_place = taker.target in (operator.iadd, "add_")
+    other = second if first is node else first
+    if not isinstance(other, fx.Node) or other is node or (in_place and first is not node):
+        return None
+    return other if _shape(other) == _shape(node) else None
+
+
+def _rectifies(traced: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return type(_module(traced, node)) is nn.ReLU
+    if node.op == "call_method":
+        return node.target in ("relu", "relu_")
+    return node.op == "call_function" and node.target in _RECTIFIERS
+
+
+def _is_convolution(traced: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+        return False
+    module = _module(traced, node)
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+def _module(traced: fx.GraphModule, node: fx.Node) -> nn.Module:
+    return traced.get_submodule(str(node.target))
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    described = node.meta.get("tensor_meta")
+    return tuple(getattr(described, "shape", ()))
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or "forward" in vars(module)
+    )
