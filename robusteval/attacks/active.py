@@ -39,7 +39,7 @@ from robusteval.models.search import SearchModel
 from robusteval.schema.errors import CellError
 from robusteval.schema.records import Budget
 
-ACCELERATOR_SLOTS = 8
+ACCELERATOR_SLOTS = 16
 """An accelerator takes this many times the slots of a CPU."""
 REFILL = 8
 """Slots are filled again once an eighth of them is free: small batches cost the network nearly as much as full ones."""
@@ -197,7 +197,8 @@ class Engine:
         where, claimed = self._indices(owners), self._indices(rows)
         clean, labels = self.examples.images[where], self.examples.labels[where]
         threat, name = self.attack.threat, self.attack.name
-        proposed = check_proposal(name, step.candidates[claimed], clean, threat, bounded=self.attack.bounded)
+        keys, bounded = self.examples.keys[where], self.attack.bounded
+        proposed = check_proposal(name, step.candidates[claimed], clean, threat, keys=keys, bounded=bounded)
         candidates = clip_to_threat(proposed, clean, threat)
         margin, wrong = judged(original_logits(self.model, candidates), labels)
         self._charge(owners, self.model.passes.since(before))
@@ -213,8 +214,9 @@ class Engine:
         self.queue.settle(owner)
         tally = self.tallies[owner]
         undefined = (NAN_LOGITS,) if math.isnan(margin) else ()
+        step, image = int(self.steps[row]), self.found[owner]
         self._decide(
-            Verdict(owner, True, run, int(self.steps[row]), margin, norm, tally.forward, tally.backward, undefined)
+            Verdict(owner, True, run, step, margin, norm, tally.forward, tally.backward, undefined, image=image)
         )
 
     def _survive(self, owner: int) -> None:

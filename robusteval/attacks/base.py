@@ -20,7 +20,7 @@ from robusteval.attacks.geometry import clip_to_threat, perturbation_norm
 from robusteval.attacks.guard import check_inputs, check_proposal, untouched
 from robusteval.attacks.symptoms import NAN_LOGITS, flags_from_symptoms
 from robusteval.models.classifier import Classifier
-from robusteval.schema.errors import UsageError
+from robusteval.schema.errors import ExampleError, UsageError
 from robusteval.schema.params import canonical_params, checked_params
 from robusteval.schema.records import Budget, Flag
 from robusteval.schema.threats import Threat
@@ -50,6 +50,7 @@ class Verdict:
         backward: backward passes.
         symptoms: what its runs met, named as in `attacks.symptoms`.
         attack: member of an ensemble that broke it; empty for survivors and for attacks by themselves.
+        image: (C, H, W) adversarial image of a broken example, verified; a view, for who hears the verdict.
     """
 
     example: int
@@ -62,6 +63,7 @@ class Verdict:
     backward: int
     symptoms: tuple[str, ...] = ()
     attack: str = ""
+    image: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 OnVerdict = Callable[[Verdict], None]
@@ -260,7 +262,10 @@ class Attack(ABC, Generic[P]):
             if len(standing) and not self.limits.only_clean:
                 place = standing.tolist()
                 examples = Standing(images[standing], labels[standing], keys[standing], logits[standing])
-                found = self._search(model, examples, seed, _translated(on_verdict, place))
+                try:
+                    found = self._search(model, examples, seed, _translated(on_verdict, place))
+                except ExampleError as error:
+                    raise error.placed(keys.tolist()) from error
                 where = standing[found.broken]
                 adversarial[where] = found.images[found.broken]
                 broken[where] = True
@@ -284,7 +289,7 @@ class Attack(ABC, Generic[P]):
         clean = examples.images.clone()
         with untouched(self.name, model):
             proposed = self.run(model, examples.images, examples.labels, keys=examples.keys, seed=seed)
-        proposed = check_proposal(self.name, proposed, clean, self.threat, bounded=self.bounded)
+        proposed = check_proposal(self.name, proposed, clean, self.threat, keys=examples.keys, bounded=self.bounded)
         proposed = clip_to_threat(proposed, clean, self.threat)
         margin, broken = judged(original_logits(model, proposed), examples.labels)
         self.observe(NAN_LOGITS, margin.isnan())

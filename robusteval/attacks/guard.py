@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robusteval.attacks.geometry import perturbation_norm
 from robusteval.models.classifier import Classifier
-from robusteval.schema.errors import CellError
+from robusteval.schema.errors import CellError, ExampleError
 from robusteval.schema.types import ThreatModel
 
 BOX_TOLERANCE = 1e-5
@@ -19,10 +19,11 @@ BALL_TOLERANCE = 1e-3
 """How far a bounded attack's proposal may leave the ball, relative to the radius; it is clipped all the same."""
 
 
-def _positions(mask: Tensor) -> str:
-    where = [int(position) for position in mask.nonzero().flatten()[:5]]
-    more = int(mask.sum()) - len(where)
-    return f"example {', '.join(map(str, where))}" + (f" and {more} more" if more > 0 else "")
+def _refuse(text: str, wrong: Tensor, keys: Tensor) -> None:
+    """Raise an error with `text` about the examples that are `wrong` (B,) bool, if there is one."""
+    if bool(wrong.any()):
+        where = wrong.nonzero().flatten()
+        raise ExampleError(text, where.tolist(), keys.to(wrong.device)[where].tolist())
 
 
 def check_inputs(attack: str, model: Classifier, images: Tensor, labels: Tensor, keys: Tensor) -> None:
@@ -45,19 +46,15 @@ def check_inputs(attack: str, model: Classifier, images: Tensor, labels: Tensor,
     if len(devices) > 1:
         raise CellError(f"attack {attack!r}: images, labels, keys and model must share one device, not {devices}")
     outside = ~((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
-    if bool(outside.any()):
-        raise CellError(
-            f"attack {attack!r}: pixels outside [0, 1] or NaN in {_positions(outside)} of the batch; "
-            f"pass unnormalised images, the model normalises by itself"
-        )
+    text = "pixels outside [0, 1] or NaN in {}; pass unnormalised images, the model normalises by itself"
+    _refuse(f"attack {attack!r}: {text}", outside, keys)
     unknown = (labels < 0) | (labels >= model.classes)
-    if bool(unknown.any()):
-        raise CellError(
-            f"attack {attack!r}: labels outside 0..{model.classes - 1} in {_positions(unknown)} of the batch"
-        )
+    _refuse(f"attack {attack!r}: labels outside 0..{model.classes - 1} in " + "{}", unknown, keys)
 
 
-def check_proposal(attack: str, proposed: Tensor, clean: Tensor, threat: ThreatModel, *, bounded: bool) -> Tensor:
+def check_proposal(
+    attack: str, proposed: Tensor, clean: Tensor, threat: ThreatModel, *, keys: Tensor, bounded: bool
+) -> Tensor:
     """Refuse what an attack must never return; rounding is forgiven and clipped by the caller.
 
     Raises:
@@ -68,22 +65,19 @@ def check_proposal(attack: str, proposed: Tensor, clean: Tensor, threat: ThreatM
         raise CellError(f"attack {attack!r} returned {shape} instead of images of shape {tuple(clean.shape)}")
     proposed = proposed.detach().to(clean.device, torch.float32)
     undefined = ~proposed.isfinite().flatten(1).all(dim=1)
-    if bool(undefined.any()):
-        raise CellError(f"attack {attack!r} returned NaN or infinite pixels for {_positions(undefined)}")
+    _refuse(f"attack {attack!r} returned NaN or infinite pixels for " + "{}", undefined, keys)
     outside = ((proposed < -BOX_TOLERANCE) | (proposed > 1 + BOX_TOLERANCE)).flatten(1).any(dim=1)
     if bool(outside.any()):
         low, high = float(proposed.min()), float(proposed.max())
-        raise CellError(
-            f"attack {attack!r} left the pixel box for {_positions(outside)}: pixels in [{low:.4g}, {high:.4g}]"
-        )
+        text = f"attack {attack!r} left the pixel box for " + "{}" + f": pixels in [{low:.4g}, {high:.4g}]"
+        _refuse(text, outside, keys)
     if bounded:
         radius = float(threat.epsilon)
         size = perturbation_norm(proposed - clean, threat.norm)
         too_far = size > radius * (1 + BALL_TOLERANCE) + BOX_TOLERANCE
         if bool(too_far.any()):
-            raise CellError(
-                f"attack {attack!r} left the {threat} ball for {_positions(too_far)}: largest {float(size.max()):.6g}"
-            )
+            text = f"attack {attack!r} left the {threat} ball for " + "{}" + f": largest {float(size.max()):.6g}"
+            _refuse(text, too_far, keys)
     return proposed
 
 
@@ -91,7 +85,8 @@ def check_proposal(attack: str, proposed: Tensor, clean: Tensor, threat: ThreatM
 def untouched(attack: str, model: Classifier) -> Iterator[None]:
     """Check that the model inside `Classifier.frozen` comes out as it went in.
 
-    Buffers that changed are put back before the error is raised.
+    Buffers that changed are put back before the error is raised. Modules that were in training mode before, whatever
+    `eval` asked of them, are not the attack's doing.
 
     Raises:
         CellError: modules left evaluation mode, parameters, their flags or gradients, or buffers changed.
@@ -101,6 +96,7 @@ def untouched(attack: str, model: Classifier) -> Iterator[None]:
         (name, value, value._version, value.grad, None if value.grad is None else value.grad._version)
         for name, value in model.named_parameters()
     ]
+    stubborn = {name for name, module in model.named_modules() if module.training}
     changed: list[str] = []
     try:
         yield
@@ -111,10 +107,15 @@ def untouched(attack: str, model: Classifier) -> Iterator[None]:
                 with torch.no_grad():
                     buffer.copy_(saved)
     if changed:
-        raise CellError(f"attack {attack!r} changed the model's buffers {', '.join(changed[:3])}")
-    training = [name or "the model" for name, module in model.named_modules() if module.training]
+        raise CellError(
+            f"attack {attack!r} changed the model's buffers {', '.join(changed[:3])}; in evaluation mode nothing may "
+            f"change them, or every answer depends on the ones before"
+        )
+    training = [name for name, module in model.named_modules() if module.training and name not in stubborn]
     if training:
-        raise CellError(f"attack {attack!r} put {', '.join(training[:3])} into training mode")
+        raise CellError(
+            f"attack {attack!r} put {', '.join(name or 'the model' for name in training[:3])} into training mode"
+        )
     for name, value, version, gradient, gradient_version in parameters:
         if value._version != version or value.requires_grad:
             raise CellError(f"attack {attack!r} changed the parameter {name} or its requires_grad flag")

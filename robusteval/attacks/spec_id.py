@@ -22,7 +22,15 @@ REFERENCE = "pyautoattack-0.2.0"
 """Version of the authors' code that `autoattack-reference` was checked with."""
 
 
-def spec_id(attacks: Sequence[Component], threat: Threat, *, examples: int, seed: int, classes: int) -> str | None:
+def spec_id(
+    attacks: Sequence[Component],
+    threat: Threat,
+    *,
+    examples: int,
+    seed: int,
+    classes: int,
+    budget: int | None = None,
+) -> str | None:
     """Name of a robust accuracy, or None if no AutoAttack is among the attacks.
 
     Several attacks are joined by `+`: the number is their worst case.
@@ -33,12 +41,13 @@ def spec_id(attacks: Sequence[Component], threat: Threat, *, examples: int, seed
         examples: number of examples, misclassified ones included.
         seed: evaluation seed.
         classes: number of classes; with fewer than ten there are fewer targets than published, and the name says so.
+        budget: passes that one example might cost over all attacks, if they were limited.
     """
     names, engines = [], []
     for component in attacks:
         attack = build_attack(component, threat)
         if isinstance(attack, Cascade):
-            names.append(_ensemble_name(attack.params, classes))
+            names.append(_ensemble_name(attack.params, classes, budget))
             engines.append(ENGINE if isinstance(attack, AutoAttack) else REFERENCE)
         else:
             names.append(component.name)
@@ -47,7 +56,7 @@ def spec_id(attacks: Sequence[Component], threat: Threat, *, examples: int, seed
     return f"{'+'.join(names)}@{threat}@n{examples}@seed{seed}@{'+'.join(dict.fromkeys(engines))}"
 
 
-def _ensemble_name(params: CascadeParams, classes: int) -> str:
+def _ensemble_name(params: CascadeParams, classes: int, budget: int | None) -> str:
     precision = getattr(params, "precision", "exact")
     changed = {name: getattr(params, name) for name in ("steps", "queries", "restarts")}
     deviations = [f"{name}={value}" for name, value in changed.items() if value is not None]
@@ -55,11 +64,13 @@ def _ensemble_name(params: CascadeParams, classes: int) -> str:
         deviations.append(f"precision={precision}")
     if classes - 1 < TARGETS and {"apgd-t", "fab-t"} & set(params.order):
         deviations.append(f"targets={classes - 1}")
+    if budget is not None:
+        deviations.append(f"budget={budget}")
     mode = _mode_name(params)
     if mode is not None:
         members = {"standard": [], "custom": [",".join(params.order)]}.get(params.version, [params.version])
         return mode + _listed([*members, *deviations])
-    if params.version != "custom" and precision == "exact":
+    if params.version != "custom" and precision == "exact" and budget is None:
         return f"aa-{params.version}" + _listed(deviations)
     return f"aa-custom{_listed([','.join(params.order), *deviations])}"
 

@@ -73,8 +73,9 @@ class Spatial(Transform):
     def render(self, clean: Tensor, parameters: Tensor) -> Tensor:
         """See `Transform.render`."""
         count, channels, height, width = clean.shape
-        scale = parameters.new_tensor([self.rotation, self.translation * height, self.translation * width]).double()
-        angle, down, right = (parameters.double() * scale)[:, :, None].unbind(1)
+        shares = parameters.double()
+        limits = shares.new_tensor([self.rotation, self.translation * height, self.translation * width])
+        angle, down, right = (shares * limits)[:, :, None].unbind(1)
         turn = torch.deg2rad(angle)
         rows = torch.arange(height, dtype=torch.float64, device=clean.device) - (height - 1) / 2
         columns = torch.arange(width, dtype=torch.float64, device=clean.device) - (width - 1) / 2

@@ -1,7 +1,8 @@
-"""The command that writes one row an example: examples."""
+"""Commands about single examples: examples writes one row each, replay verifies their adversarial images."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robusteval.cli.lookup import find_key, find_plan
-from robusteval.cli.options import DEFAULT_STORE, JsonOption, QuietOption, StoreOption, open_store
+from robusteval.cli.options import DEFAULT_STORE, DeviceOption, JsonOption, QuietOption, StoreOption, open_store
 from robusteval.cli.options import examples as worked
 from robusteval.cli.results import end_with_notes
 
 if TYPE_CHECKING:
     from robusteval.schema.plans import StoredPlan
     from robusteval.schema.records import ResultRecord
+    from robusteval.schema.replays import Replay
     from robusteval.scoring.examples import ExampleColumns, Value
     from robusteval.store.store import Store
+
+NOT_VERIFIED = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +34,12 @@ def register(app: typer.Typer) -> None:
             "robusteval examples 3fb2c81a90d4 --attacks autoattack/apgd-ce,autoattack/apgd-t --json",
         )
     )(examples)
+    app.command(
+        epilog=worked(
+            "robusteval replay 3fb2c81a90d4",
+            "robusteval replay 3fb2c81a90d4 --device cuda --json",
+        )
+    )(replay)
 
 
 def examples(
@@ -107,9 +117,9 @@ def _cells(stored: StoredPlan) -> Iterator[tuple[dict[str, Value], str]]:
     """Every eval cell of a suite, with its place in the table."""
     for row in stored.rows:
         for role, key in row.cells.items():
-            index = role.partition("@")[2]
-            threat = str(stored.threats[int(index)]) if index else None
-            yield {"row": row.label, "seed": row.seed, "role": role.partition("@")[0], "threat": threat}, key
+            threat = stored.threat_of(role)
+            shown = None if threat is None else str(threat)
+            yield {"row": row.label, "seed": row.seed, "role": role.partition("@")[0], "threat": shown}, key
 
 
 def _columns(place: Store, record: ResultRecord, attacks: tuple[str, ...] | None, *, quiet: bool) -> ExampleColumns:
@@ -122,3 +132,32 @@ def _columns(place: Store, record: ResultRecord, attacks: tuple[str, ...] | None
     if attacks is not None and not quiet:
         print(worst_case(record, sidecar, attacks), file=sys.stderr)
     return columns
+
+
+def replay(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Key of an attacked cell.", show_default=False)],
+    store: StoreOption = DEFAULT_STORE,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Verify saved adversarial images again, one forward pass each.
+
+    Each must lie in the box and in the ball and be misclassified by the model of the record. Exit code 3 if one is not.
+    """
+    from robusteval.schema.registry import load_target
+
+    place = open_store(store)
+    record = place.get(find_key(place, key))
+    found: Replay = load_target("robusteval.execution.replay:replay")(record, place, device)
+    if as_json:
+        print(json.dumps(found.model_dump(mode="json"), indent=2))
+    else:
+        for failure in found.failures:
+            print(f"{failure.example}: {failure.reason}")
+        print(
+            f"{found.verified} verified, {len(found.failures)} failed: {found.saved} images of {found.threat} (within "
+            f"{found.tolerance:.1g}), {found.rounded} as uint8 and {found.saved - found.rounded} as float32, on "
+            f"{found.device}"
+        )
+    if found.failures:
+        raise typer.Exit(NOT_VERIFIED)

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Self
 
 import typer
 
-from robusteval.cli import catalogue, doctor, results, suites, weights
+from robusteval.cli import catalogue, compare, doctor, results, suites, weights
 from robusteval.cli import examples as example_rows
 from robusteval.cli.options import examples
 from robusteval.schema.errors import RobustevalError, SpecError
@@ -60,7 +60,7 @@ def root(
         print(context.get_help())
 
 
-for _commands in (suites, catalogue, results, example_rows, weights, doctor):
+for _commands in (suites, catalogue, results, compare, example_rows, weights, doctor):
     _commands.register(app)
 
 

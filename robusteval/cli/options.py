@@ -54,8 +54,19 @@ OnlyOption = Annotated[
     typer.Option(
         metavar="FILTER",
         help="Only cells that match, and the training they need: FIELD=PATTERN,... over label, method, "
-        "seed, role (train, a_id, a_ood, r_id, r_ood; r_id@0 for one threat), evaluator (train, clean, shift, "
+        "seed, role (train, a_id, a_ood, r_id, r_ood, r_unseen; r_id@0 for one threat), evaluator (train, clean, shift, "
         "adversarial); patterns as in a shell.",
+        show_default=False,
+    ),
+]
+BudgetOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=2**53 - 1,
+        metavar="PASSES",
+        help="Forward and backward passes that the attacks may spend on an example; gives a table of its own, "
+        "SUITE+budget=PASSES.",
         show_default=False,
     ),
 ]

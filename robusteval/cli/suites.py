@@ -14,6 +14,7 @@ import typer
 
 from robusteval.cli.options import (
     DEFAULT_STORE,
+    BudgetOption,
     DeviceOption,
     ExecutorOption,
     JobsOption,
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
             "robusteval run ./my-suite.yaml --store results --jobs 4",
             "robusteval run digits --only method=rift,seed=0",
             "robusteval run digits --resume failed",
+            "robusteval run digits --budget 500",
             "robusteval run digits --device cuda --dry-run",
         )
     )(run)
@@ -67,6 +69,7 @@ def run(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
     only: OnlyOption = None,
+    budget: BudgetOption = None,
     resume: Annotated[
         Resume, typer.Option(help="What runs: cells without a result; failed and damaged ones too; all again.")
     ] = Resume.MISSING,
@@ -90,7 +93,7 @@ def run(
     from robusteval.cli.results import print_scores, read_scores
     from robusteval.execution.runner import RunOptions, run_plan
 
-    planned, place = _prepare(suite, store, only)
+    planned, place = _prepare(suite, store, only, budget)
     if dry_run:
         _print_plan(planned, as_json)
         return
@@ -102,7 +105,7 @@ def run(
         summary: RunSummary = run_plan(planned, place, options, shown)
     table, damaged = read_scores(place, planned.stored)
     print_scores(table, "json" if as_json else "table", verbose=verbose > 0)
-    _report(summary, damaged, quiet=quiet, again=_continuation(suite, store, only))
+    _report(summary, damaged, quiet=quiet, again=_continuation(suite, store, only, budget))
     if summary.cancelled:
         raise typer.Exit(INTERRUPTED)
     if summary.failed or summary.blocked or damaged:
@@ -113,11 +116,12 @@ def plan(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
     only: OnlyOption = None,
+    budget: BudgetOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = 0,
 ) -> None:
     """Show what a run would do, cell by cell, and what it would cost."""
-    planned, _ = _prepare(suite, store, only)
+    planned, _ = _prepare(suite, store, only, budget)
     _print_plan(planned, as_json, keys=verbose > 0)
 
 
@@ -157,7 +161,8 @@ def validate(
         raise typer.Exit(2)
 
 
-def _prepare(suite: str, store: str, only: str | None) -> tuple[Plan, Store]:
+def _prepare(suite: str, store: str, only: str | None, budget: int | None) -> tuple[Plan, Store]:
+    from robusteval.planning.budget import limited
     from robusteval.planning.expand import expand
     from robusteval.planning.loader import load_suite
     from robusteval.planning.only import Filter, valid_values
@@ -166,7 +171,8 @@ def _prepare(suite: str, store: str, only: str | None) -> tuple[Plan, Store]:
 
     place = open_store(store)
     chosen = Filter.parse(only) if only is not None else None
-    expansion = expand(load_suite(suite))
+    loaded = load_suite(suite)
+    expansion = expand(loaded if budget is None else limited(loaded, budget))
     planned = make_plan(expansion, place.state, chosen)
     if not planned.cells:
         raise UsageError(f"--only {only!r} matches no cell of {suite}; valid: {valid_values(expansion.cells)}")
@@ -196,13 +202,15 @@ def _refuse_namesake(planned: Plan, place: Store, suite: str) -> None:
         )
 
 
-def _continuation(suite: str, store: str, only: str | None) -> str:
+def _continuation(suite: str, store: str, only: str | None, budget: int | None = None) -> str:
     """The command that continues an interrupted run."""
     words = ["robusteval", "run", suite]
     if store not in (DEFAULT_STORE, os.environ.get("ROBUSTEVAL_STORE")):
         words += ["--store", store]
     if only is not None:
         words += ["--only", only]
+    if budget is not None:
+        words += ["--budget", str(budget)]
     return shlex.join(words)
 
 

@@ -21,6 +21,11 @@ DATASETS: Registry[type[Dataset[Any]]] = Registry(
             "robusteval.data.image_folder:ImageFolder",
             "any tree domain/class/file or split/class/file of images",
         ),
+        "cifar10": ("robusteval.data.cifar:Cifar10", "60,000 images of 32 px, 10 classes; published files or a folder"),
+        "cifar100": ("robusteval.data.cifar:Cifar100", "60,000 images of 32 px, 100 classes; files or a folder"),
+        "cifar10-c": ("robusteval.data.cifar_shifts:Cifar10C", "CIFAR-10 under 19 corruptions, published .npy files"),
+        "cifar100-c": ("robusteval.data.cifar_shifts:Cifar100C", "CIFAR-100 under 19 corruptions, published files"),
+        "cifar10.1": ("robusteval.data.cifar_shifts:Cifar101", "new test images for CIFAR-10, versions v4 and v6"),
         "pacs": ("robusteval.data.multi_domain:Pacs", "art paintings, cartoons, photos and sketches, 7 classes"),
         "vlcs": ("robusteval.data.multi_domain:Vlcs", "photos from four collections, 5 classes"),
         "office-home": (

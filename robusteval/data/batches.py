@@ -121,6 +121,22 @@ class DeviceSet:
             if len(positions) > 1 or len(self) == 1:
                 yield self.batch(positions)
 
+    def drawn(self, batch_size: int, *, seed: int, epoch: int, steps: int) -> Iterator[Batch]:
+        """`steps` batches with equally many examples of every domain, drawn with replacement.
+
+        Raises:
+            ValueError: the batch does not divide among the domains.
+        """
+        share, rest = divmod(batch_size, len(self.domain_names))
+        if rest or not share:
+            raise ValueError(f"a batch of {batch_size} does not divide among {len(self.domain_names)} domains")
+        generator = torch.Generator().manual_seed(stable_int("drawn", seed, epoch))
+        domains = self.domains.cpu()
+        members = [torch.nonzero(domains == index).flatten() for index in range(len(self.domain_names))]
+        columns = [own[torch.randint(len(own), (steps, share), generator=generator)] for own in members]
+        for positions in torch.cat(columns, dim=1).to(self._home):
+            yield self.batch(positions)
+
     def balanced(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
         """Batches with equally many examples of every domain, one domain after the other within a batch.
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from robusteval.attacks import ATTACKS
 from robusteval.data.imageset import ImageSet
+from robusteval.evaluators.adversarial_images import Keep
 from robusteval.evaluators.adversarial_run import AdversarialRun
 from robusteval.evaluators.adversarial_stages import plan_stages
 from robusteval.evaluators.base import EvaluationContext, Evaluator
+from robusteval.evaluators.model_checks import check_devices
+from robusteval.evaluators.pass_budget import within
 from robusteval.evaluators.predictions import check_fit
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import UsageError
-from robusteval.schema.params import checked_params
-from robusteval.schema.records import Evaluation
+from robusteval.schema.params import LATER, checked_params
+from robusteval.schema.records import Evaluation, Flag
 from robusteval.schema.specs import ComponentSpec
-from robusteval.schema.types import Component, Frozen
+from robusteval.schema.types import Component, Frozen, PositiveInt
 
 
 class AdversarialParams(Frozen):
@@ -29,8 +32,14 @@ class AdversarialParams(Frozen):
     """Each attack only sees what the earlier ones left standing, and is reported as the accuracy after it. If false,
     every attack sees all correctly classified examples and is reported by itself; the robust accuracy is the same
     wherever an attack's verdict on an example does not depend on the others in its batch."""
+    budget: Annotated[PositiveInt | None, LATER] = None
+    """Forward and backward passes that one example may cost over all attacks; what does not fit is shortened or left
+    out, in this order. Passes of the clean prediction, of verification and of the checks are not counted."""
     checks: bool = True
     """Look for symptoms of gradient masking on a few examples."""
+    keep: Annotated[Keep, LATER] = "none"
+    """Adversarial images to save: `none`, `float` (float32), or `uint8` where the rounded image fools the model too and
+    `float` where not. Never changes an outcome; another choice is another cell all the same, and is attacked anew."""
 
     @model_validator(mode="after")
     def _one_sample(self) -> Self:
@@ -67,7 +76,12 @@ class AdversarialEvaluator(Evaluator[AdversarialParams]):
         if context.threat is None:
             raise UsageError("the adversarial evaluator needs a threat model: a norm and an epsilon")
         check_fit(model, data)
+        check_devices(model)
         stages = plan_stages(self.params.attacks, context.threat, model.classes)
+        cuts: tuple[Flag, ...] = ()
+        if self.params.budget is not None:
+            paid = within(self.params.budget, stages, model.classes)
+            stages, cuts = paid.stages, paid.flags(self.params.budget)
         for stage in stages:
             stage.attack.check_model(model)
         run = AdversarialRun(self.params, model, data, context, stages, protocol=self.protocol)
@@ -76,7 +90,7 @@ class AdversarialEvaluator(Evaluator[AdversarialParams]):
             for stage in stages:
                 run.attack(stage)
             flags = run.check(context.threat) if self.params.checks else ()
-        return run.evaluation(flags)
+        return run.evaluation((*flags, *cuts))
 
     @classmethod
     def passes(cls, params: AdversarialParams, classes: int) -> tuple[int, int]:
@@ -87,4 +101,7 @@ class AdversarialEvaluator(Evaluator[AdversarialParams]):
             chosen = checked_params(f"attack {component.name!r}", attack.Params, component.params)
             spent = attack.passes(chosen, classes)
             forward, backward = forward + spent[0], backward + spent[1]
+        if params.budget is not None and forward + backward > params.budget:
+            backward = round(backward * params.budget / (forward + backward))
+            forward = params.budget - backward
         return forward, backward

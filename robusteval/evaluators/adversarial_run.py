@@ -13,16 +13,19 @@ from robusteval.attacks.base import Verdict
 from robusteval.attacks.cascade import drawn
 from robusteval.attacks.jobs import AnyJobAttack, JobAttack
 from robusteval.attacks.spec_id import spec_id
-from robusteval.attacks.symptoms import NAN_LOGITS, flags_from_symptoms
+from robusteval.attacks.symptoms import flags_from_symptoms
 from robusteval.data.batches import Batch, DeviceSet
 from robusteval.data.imageset import ImageSet
+from robusteval.evaluators.adversarial_images import kept_images
 from robusteval.evaluators.adversarial_report import ATTACKED, Findings, mode_flags
 from robusteval.evaluators.adversarial_stages import Stage
 from robusteval.evaluators.base import EvaluationContext
 from robusteval.evaluators.clerk import Clerk
 from robusteval.evaluators.details import Details
+from robusteval.evaluators.image_parts import About
 from robusteval.evaluators.journal import Journal
-from robusteval.evaluators.masking import CHECKED, black_box_flags, masking_flags
+from robusteval.evaluators.masking import CHECKED, Spread, black_box_flags, convergence_flags, masking_flags
+from robusteval.evaluators.model_checks import clean_logits, naming_examples
 from robusteval.evaluators.predictions import domain_accuracies
 from robusteval.models.classifier import Classifier
 from robusteval.models.forms import PROBES
@@ -67,6 +70,9 @@ class AdversarialRun:
         self.stages = list(stages)
         labels = [stage.label for stage in stages]
         self.details = Details(context.scratch, json_digest(question), labels, self.order)
+        about = About(json_digest(question), data.ids_digest, tuple(labels), len(data), model.input_shape)
+        self.images = kept_images(params.keep, context, about, self.order)
+        self._names = dict(zip(self.examples.keys.tolist(), self.examples.ids, strict=True))
         self.outcomes: dict[str, list[bool]] = {}
         self.attacked: dict[str, list[bool]] = {}
         self._current: list[bool] = []
@@ -80,14 +86,11 @@ class AdversarialRun:
         for positions in self._batches(CLEAN, list(range(n)), self.context.batch_size):
             batch = self.examples.batch(positions)
             before = self.model.passes.snapshot()
-            with torch.no_grad():
-                logits = self.model(batch.images)
-            undefined = logits.isnan().any(dim=1)
-            right = (logits.argmax(dim=1) == batch.labels) & ~undefined
+            logits = clean_logits(self.model, batch.images, [self.examples.ids[place] for place in positions.tolist()])
+            right = logits.argmax(dim=1) == batch.labels
             self.details.predicted(positions.tolist(), batch.labels.tolist(), logits.argmax(dim=1).tolist())
             self.details.save()
-            symptoms = {NAN_LOGITS: int(undefined.sum())}
-            self.journal.extend(CLEAN, right.tolist(), symptoms, len(right), self.model.passes.since(before))
+            self.journal.extend(CLEAN, right.tolist(), {}, len(right), self.model.passes.since(before))
             self._progress(len(self.journal.part(CLEAN).kept) / n, 1, CLEAN)
         self.outcomes[CLEAN] = list(self.journal.part(CLEAN).kept)
         self._current = self.outcomes[CLEAN]
@@ -98,10 +101,11 @@ class AdversarialRun:
         if stage.first and not self.params.cascade:
             self._current = self.outcomes[CLEAN]
         standing = self._standing(stage)
-        if isinstance(stage.attack, JobAttack):
-            self._attack_packed(stage, stage.attack, standing)
-        else:
-            self._attack_in_batches(stage, standing)
+        with naming_examples(self._names):
+            if isinstance(stage.attack, JobAttack):
+                self._attack_packed(stage, stage.attack, standing)
+            else:
+                self._attack_in_batches(stage, standing)
         after = list(self._current)
         for position, stands in zip(standing, self.journal.part(stage.label).kept, strict=True):
             after[position] = stands
@@ -124,6 +128,10 @@ class AdversarialRun:
             result = stage.attack(self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed)
             self.details.note(stage.label, positions.tolist(), result)
             self.details.save()
+            fell = result.broken.nonzero().flatten()
+            before = self.model.passes.snapshot()
+            self._keep_images(stage.label, positions[fell].tolist(), result.adversarial[fell])
+            self.journal.spend(self.model.passes.since(before))
             kept = (~result.broken).tolist()
             self.journal.extend(stage.label, kept, result.symptoms, result.attacked, result.budget)
             self._progress(len(part.kept) / len(standing), stage.cost, stage.label)
@@ -152,6 +160,14 @@ class AdversarialRun:
     def _keep(self, label: str, standing: list[int], verdicts: Mapping[int, Verdict]) -> None:
         self.details.hear(label, ((standing[place], verdict) for place, verdict in verdicts.items()))
         self.details.save()
+        images = {standing[place]: found.image for place, found in verdicts.items() if found.image is not None}
+        if self.images is not None and images:
+            self._keep_images(label, list(images), torch.stack(list(images.values())))
+
+    def _keep_images(self, label: str, positions: list[int], adversarial: torch.Tensor) -> None:
+        if self.images is not None and positions:
+            clean = self._batch(positions)
+            self.images.add(self.model, label, positions, (adversarial, clean.images, clean.labels))
 
     def _prepared_search(self, attack: AnyJobAttack) -> SearchModel:
         """One search model for all attacks, measured on the same examples after a resume as before it."""
@@ -202,6 +218,7 @@ class AdversarialRun:
             examples=len(self.examples),
             seed=self.context.seed,
             classes=self.model.classes,
+            budget=self.params.budget,
         )
 
     def _attack_flags(self, found: Findings) -> Iterator[Flag]:
@@ -209,6 +226,13 @@ class AdversarialRun:
             part = self.journal.part(label)
             yield from flags_from_symptoms(label, part.symptoms, part.attacked)
         yield from black_box_flags(list(found.tallies()))
+        if self.params.checks:
+            yield from convergence_flags(list(self._spread()), sum(self.outcomes[CLEAN]))
+
+    def _spread(self) -> Iterator[Spread]:
+        for stage in self.stages:
+            if stage.steps is not None:
+                yield Spread(stage.label, stage.steps, *self.details.late(stage.label, stage.steps))
 
     def _batches(self, name: str, positions: list[int], size: int) -> Iterator[torch.Tensor]:
         """What is left of a part, in batches; the journal grows between two of them."""

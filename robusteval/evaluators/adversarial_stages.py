@@ -29,6 +29,15 @@ class Stage:
     cost: int
     share: float = 1.0
 
+    @property
+    def steps(self) -> int | None:
+        """Steps of one run; None if there is no such number, or if the ball shrinks while the run goes on."""
+        params = self.attack.params
+        if getattr(params, "shrinking", False):
+            return None
+        found: int | None = getattr(params, "steps", None) or getattr(params, "queries", None)
+        return found
+
 
 def plan_stages(attacks: Sequence[Component], threat: Threat, classes: int) -> list[Stage]:
     """Attacks and members of ensembles in order, with distinct labels: a repeated name gets `#2`, `#3`, ..."""
@@ -40,8 +49,12 @@ def plan_stages(attacks: Sequence[Component], threat: Threat, classes: int) -> l
         label = component.name if seen[component.name] == 1 else f"{component.name}#{seen[component.name]}"
         members = attack.stages()
         for position, member in enumerate(members):
-            forward, backward = member.passes(member.params, classes)
             suffix = f"/{member.name.rpartition('/')[2]}" if len(members) > 1 else ""
-            cost = max(1, round((forward + 2 * backward) * member.share))
-            stages.append(Stage(label + suffix, member, position == 0, cost, member.share))
+            stages.append(Stage(label + suffix, member, position == 0, progress_cost(member, classes), member.share))
     return stages
+
+
+def progress_cost(attack: Attack[Any], classes: int) -> int:
+    """Mean passes on an example that survives, backward passes counted twice."""
+    forward, backward = attack.passes(attack.params, classes)
+    return max(1, round((forward + 2 * backward) * attack.share))

@@ -75,6 +75,11 @@ class Details:
         self.columns["margin"][row, where] = result.margin.cpu().numpy()
         self.columns["norm"][row, where] = result.norm.cpu().numpy()
 
+    def late(self, label: str, steps: int) -> tuple[int, int]:
+        """Examples that the attack broke in the second half of a run of `steps`, and examples it says a step of."""
+        run, step = (self.columns[name][self._rows[label]] for name in ("run", "step"))
+        return int(((run >= 0) & (2 * step > steps)).sum()), int((step >= 0).sum())
+
     def save(self) -> None:
         """Keep what is known; before the journal says that it is done."""
         if self._scratch is not None:

@@ -10,12 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
-from torch import Tensor
-
 from robusteval.attacks.gradient import Pgd, PgdParams, cross_entropy, input_gradient, negative_margin
 from robusteval.attacks.symptoms import NAN_GRADIENT, NAN_LOGITS, ZERO_GRADIENT
 from robusteval.data.batches import Batch
+from robusteval.evaluators.output_checks import enough, output_flags
 from robusteval.models.classifier import Classifier
 from robusteval.schema.records import Flag
 from robusteval.schema.threats import Threat
@@ -23,14 +21,12 @@ from robusteval.schema.types import Access, Epsilon, Norm, ThreatModel
 
 CHECKED = 32
 """Examples the checks look at: the first correctly classified ones in key order."""
-ALONE = 8
-"""Of these, how many are also predicted one by one."""
-LOGIT_TOLERANCE = 1e-4
-"""Difference of two logits, relative to the largest one, from which they count as different."""
-SHARE = 0.1
-"""Share of the checked examples, rounded up to at least two, that a symptom must reach."""
 BLACK_BOX_SHARE = 0.01
 """Share of the examples it saw that a black-box attack must break, and at least two."""
+LATE_SHARE = 0.02
+"""Share of the correctly classified examples that may break in the second half of a run."""
+LATE_EXAMPLES = 3
+"""So many must break late whatever their share."""
 
 
 def masking_flags(model: Classifier, batch: Batch, threat: Threat, seed: int) -> tuple[Flag, ...]:
@@ -45,76 +41,14 @@ def masking_flags(model: Classifier, batch: Batch, threat: Threat, seed: int) ->
     if not len(batch):
         return ()
     with model.frozen():
-        with torch.no_grad():
-            logits, again = model(batch.images), model(batch.images)
-        undefined = logits.isnan().any(dim=1) | again.isnan().any(dim=1)
-        if bool(undefined.any()):
-            return (_nan_logits(int(undefined.sum()), len(batch)),)
-        flags = [*_softmax_output(logits), *_randomised(logits, again)]
-        if not flags or flags[-1].code != "randomised-output":
-            flags += _batch_dependent(model, batch, logits)
+        flags = list(output_flags(model, batch, seed))
+        if any(flag.code == NAN_LOGITS for flag in flags):
+            return tuple(flags)
         flags += _gradients(model, batch)
         if isinstance(threat, ThreatModel):
             flags += _not_monotone(model, batch, threat, seed)
         flags += _unbounded(model, batch, seed)
     return tuple(flags)
-
-
-def _enough(n: int) -> int:
-    return max(2, -int(-SHARE * n // 1))
-
-
-def _nan_logits(count: int, n: int) -> Flag:
-    return Flag(
-        code=NAN_LOGITS,
-        severity="error",
-        evidence=f"NaN logits on {count} of {n} clean images",
-        next_step="make the model answer with finite logits on every image in [0, 1]",
-    )
-
-
-def _relative_difference(first: Tensor, second: Tensor) -> float:
-    scale = first.abs().amax().clamp_min(1e-12)
-    return float((first - second).abs().amax() / scale)
-
-
-def _softmax_output(logits: Tensor) -> Iterator[Flag]:
-    sums = logits.sum(dim=1)
-    inside = bool(((logits >= -1e-5) & (logits <= 1 + 1e-5)).all())
-    if inside and bool(((sums - 1).abs() < 1e-4).all()):
-        yield Flag(
-            code="softmax-output",
-            severity="warning",
-            evidence=f"all {len(logits)} outputs lie in [0, 1] and sum to 1, to {float((sums - 1).abs().amax()):.1e}",
-            next_step="return logits instead of probabilities: their gradients vanish where the model is sure",
-        )
-
-
-def _randomised(logits: Tensor, again: Tensor) -> Iterator[Flag]:
-    difference = _relative_difference(logits, again)
-    if difference > LOGIT_TOLERANCE:
-        changed = int((logits.argmax(dim=1) != again.argmax(dim=1)).sum())
-        yield Flag(
-            code="randomised-output",
-            severity="warning",
-            evidence=f"two passes over the same {len(logits)} images differ by {difference:.2g} of the largest logit, "
-            f"{changed} predictions change",
-            next_step="use autoattack-reference with version: rand, and report the spread over several seeds",
-        )
-
-
-def _batch_dependent(model: Classifier, batch: Batch, logits: Tensor) -> Iterator[Flag]:
-    with torch.no_grad():
-        alone = torch.cat([model(batch.images[i : i + 1]) for i in range(min(ALONE, len(batch)))])
-    difference = _relative_difference(logits[: len(alone)], alone)
-    if difference > LOGIT_TOLERANCE:
-        yield Flag(
-            code="batch-dependent-output",
-            severity="error",
-            evidence=f"logits of {len(alone)} images alone and in a batch of {len(batch)} differ by "
-            f"{difference:.2g} of the largest logit",
-            next_step="make predictions independent of the rest of the batch, such as batch norm in evaluation mode",
-        )
 
 
 def _gradients(model: Classifier, batch: Batch) -> Iterator[Flag]:
@@ -132,7 +66,7 @@ def _gradients(model: Classifier, batch: Batch) -> Iterator[Flag]:
             )
             return
         zero[name] = int((size == 0).sum())
-    if max(zero.values()) >= min(_enough(len(batch)), len(batch)):
+    if max(zero.values()) >= min(enough(len(batch)), len(batch)):
         yield Flag(
             code=ZERO_GRADIENT,
             severity="warning",
@@ -156,7 +90,7 @@ def _not_monotone(model: Classifier, batch: Batch, threat: ThreatModel, seed: in
     for factor in (Fraction(1, 2), Fraction(1), Fraction(2)):
         scaled = threat.model_copy(update={"epsilon": Epsilon(threat.epsilon.fraction * factor)})
         standing.append(_standing(model, batch, scaled, 5, seed))
-    if max(standing[1] - standing[0], standing[2] - standing[1]) >= _enough(len(batch)):
+    if max(standing[1] - standing[0], standing[2] - standing[1]) >= enough(len(batch)):
         yield Flag(
             code="not-monotone-in-epsilon",
             severity="warning",
@@ -169,7 +103,7 @@ def _not_monotone(model: Classifier, batch: Batch, threat: ThreatModel, seed: in
 def _unbounded(model: Classifier, batch: Batch, seed: int) -> Iterator[Flag]:
     """With epsilon 1 every image is inside the ball, so an attack that works breaks everything."""
     standing = _standing(model, batch, ThreatModel(norm=Norm.LINF, epsilon=Epsilon(1)), 20, seed)
-    if standing >= min(_enough(len(batch)), len(batch)):
+    if standing >= min(enough(len(batch)), len(batch)):
         yield Flag(
             code="unbounded-epsilon-does-not-reach-zero",
             severity="warning",
@@ -210,4 +144,46 @@ def black_box_flags(tallies: Sequence[Tally]) -> tuple[Flag, ...]:
         )
         for tally in tallies
         if tally.access is not Access.WHITE_BOX and tally.newly_broken >= max(2, BLACK_BOX_SHARE * tally.seen)
+    )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How an attack's successes are spread over the steps of its runs.
+
+    Attributes:
+        label: label of the attack.
+        steps: steps of one run.
+        late: examples that it broke in the second half of a run.
+        seen: examples it was run on.
+    """
+
+    label: str
+    steps: int
+    late: int
+    seen: int
+
+
+def convergence_flags(stages: Sequence[Spread], n: int) -> tuple[Flag, ...]:
+    """Flag an evaluation whose accuracy still falls between half of the steps and all of them.
+
+    Args:
+        stages: the attacks that say at which step they broke an example.
+        n: correctly classified examples.
+    """
+    late = sum(stage.late for stage in stages)
+    if late < max(LATE_EXAMPLES, LATE_SHARE * n):
+        return ()
+    parts = ", ".join(
+        f"{stage.label} {stage.late} of {stage.seen} after step {stage.steps // 2} of {stage.steps}"
+        for stage in stages
+        if stage.late
+    )
+    return (
+        Flag(
+            code="not-converged",
+            severity="warning",
+            evidence=f"{late} of {n} correctly classified examples broke only in the second half of a run: {parts}",
+            next_step="about as many may break with twice the steps; raise steps or queries until few break late",
+        ),
     )

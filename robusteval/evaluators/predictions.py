@@ -53,8 +53,14 @@ def check_fit(model: Classifier, data: ImageSet) -> None:
     shape = tuple(data.images.shape[1:])
     if shape != tuple(model.input_shape):
         raise CellError(f"the images are {shape} and the model takes {tuple(model.input_shape)}")
-    if int(data.labels.max()) >= model.classes:
-        raise CellError(f"the data has label {int(data.labels.max())} and the model only {model.classes} classes")
+    wrong = (data.labels >= model.classes).nonzero()[0]
+    if len(wrong):
+        raise CellError(
+            f"the data has label {int(data.labels.max())} and the model only {model.classes} classes; example "
+            f"{data.ids[wrong[0]]!r}"
+            + (f" and {len(wrong) - 1} more have" if len(wrong) > 1 else " has")
+            + " a label that the model does not know"
+        )
 
 
 def predict(model: Classifier, data: ImageSet, context: EvaluationContext) -> Predictions:

@@ -7,11 +7,13 @@ import torch
 from robusteval.data.batches import DeviceSet
 from robusteval.data.slices import load_slice, make_slice, open_dataset
 from robusteval.evaluators import EVALUATORS
+from robusteval.evaluators.adversarial_images import saved_parts
 from robusteval.evaluators.base import EvaluationContext
 from robusteval.evaluators.details import BLOB as DETAILS
 from robusteval.methods.resolve import build_method
 from robusteval.methods.trainer import train
 from robusteval.models.build import build_classifier
+from robusteval.models.checkpoint_info import inspect_checkpoint
 from robusteval.models.checkpoints import load_checkpoint, save_checkpoint
 from robusteval.models.classifier import Classifier
 from robusteval.schema.cells import CellStart, DataSlice, EvalCell, ModelRef, TrainCell
@@ -37,9 +39,11 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
             std=dataset.std,
             seed=cell.seed,
         )
+        origin = {}
     else:
         model = load_model(cell.start, store)
         _check_start(model, dataset.image_shape)
+        origin = _origin(cell.start, store)
     outcome = train(
         build_method(cell.method),
         model=model.to(device),
@@ -49,7 +53,7 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
         scratch=store.scratch(cell.key),
         progress=progress,
     )
-    checkpoint = save_checkpoint(outcome.model, cell.architecture, class_names=dataset.classes)
+    checkpoint = save_checkpoint(outcome.model, cell.architecture, class_names=dataset.classes, extra=origin)
     return TrainingResult(
         weights=store.put_artefact(checkpoint),
         budget=outcome.budget,
@@ -58,7 +62,7 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
         selected_on=outcome.selected_on,
         selected_epoch=outcome.selected_epoch,
         history=tuple(outcome.history),
-        diagnostics=outcome.diagnostics,
+        diagnostics=outcome.diagnostics | ({"pretrained": origin} if origin else {}),
     )
 
 
@@ -78,8 +82,11 @@ def evaluate_cell(cell: EvalCell, store: Store, device: str, progress: Progress)
         progress=progress,
     )
     evaluation = evaluator.evaluate(model, examples, context)
-    details = None if context.scratch is None else context.scratch.get(DETAILS)
-    return evaluation if details is None else evaluation.model_copy(update={"details": store.put_artefact(details)})
+    scratch = store.scratch(cell.key)
+    details = scratch.get(DETAILS)
+    images = tuple(store.put_artefact(part) for part in saved_parts(scratch))
+    digest = None if details is None else store.put_artefact(details)
+    return evaluation.model_copy(update={"details": digest, "images": images})
 
 
 def restore_ids(data: DataSlice, store: Store) -> None:
@@ -98,15 +105,26 @@ def load_model(reference: ModelRef, store: Store) -> Classifier:
     Raises:
         StoreError: the cell that should have trained it has no result, or its checkpoint is missing or damaged.
     """
-    if isinstance(reference, CellStart):
-        training = store.get(reference.cell).training
-        if training is None:
-            raise CellError(f"cell {reference.cell[:12]} is not a train cell, so it has no weights to start from")
-        digest = training.weights
-    else:
-        digest = reference.weights
+    digest = _weights_of(reference, store)
     model, _ = load_checkpoint(store.get_artefact(digest), source=f"artefact {digest[:12]}")
     return model
+
+
+def _weights_of(reference: ModelRef, store: Store) -> str:
+    """Digest of the checkpoint that a cell refers to."""
+    if not isinstance(reference, CellStart):
+        return reference.weights
+    training = store.get(reference.cell).training
+    if training is None:
+        raise CellError(f"cell {reference.cell[:12]} is not a train cell, so it has no weights to start from")
+    return training.weights
+
+
+def _origin(reference: ModelRef, store: Store) -> dict[str, str]:
+    """Licence and source of pretrained weights, which hold for every model that is trained from them."""
+    digest = _weights_of(reference, store)
+    info = inspect_checkpoint(store.get_artefact(digest), source=f"artefact {digest[:12]}")
+    return {name: text for name, text in (("licence", info.licence), ("source", info.source)) if text}
 
 
 def _check_start(model: Classifier, image_shape: tuple[int, int, int]) -> None:

@@ -44,9 +44,7 @@ def assemble_entry(
         done = [role for role, key in cells.items() if key in records and records[key].status == "ok"]
         missing = [role for role in roles if role not in done]
         if missing:
-            raise UsageError(
-                f"{entry_id}: seed {row.seed} has no result for {', '.join(missing)}; run the suite of board {board.name}"
-            )
+            raise UsageError(f"{entry_id}: seed {row.seed} has no result for {', '.join(missing)}; run its suite")
         kept.append(row.model_copy(update={"cells": cells, "label": entry_id}))
     keys = dict.fromkeys(key for row in kept for key in row.cells.values())
     chosen = tuple(records[key] for key in keys)

@@ -209,19 +209,25 @@ def decode_entry(blob: bytes, place: str) -> Entry:
     return entry
 
 
-def read_json(blob: bytes) -> Any:
-    """Parse JSON strictly: UTF-8, no repeated key, no NaN and no infinity.
+def read_json(blob: bytes, repeated: list[str] | None = None) -> Any:
+    """Parse JSON strictly: UTF-8, no NaN and no infinity, no repeated key.
+
+    Args:
+        blob: UTF-8 text.
+        repeated: takes keys that stand there again with the same value; without it these are errors too.
 
     Raises:
         ValueError: it is not that.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ValueError(f"key {twice[:60]!r} stands there twice")
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                if repeated is None or found[key] != value:
+                    raise ValueError(f"key {key[:60]!r} stands there twice")
+                repeated.append(key)
+            found[key] = value
         return found
 
     return json.loads(blob.decode("utf-8"), object_pairs_hook=once, parse_constant=_refuse_constant)

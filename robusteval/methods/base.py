@@ -37,6 +37,11 @@ class MethodParams(Frozen):
 
     epochs: PositiveInt = 30
     """Passes over the training data."""
+    iterations: PositiveInt | None = None
+    """Optimiser steps of the whole run, instead of `epochs`: batches are then drawn with replacement, equally many
+    examples of every training domain, as DomainBed does."""
+    evaluate_every: PositiveInt = 300
+    """Steps between two validations where `iterations` is given; otherwise every epoch ends with one."""
     batch_size: Annotated[int, Field(ge=2, strict=True)] = 64
     """Examples per optimiser step, at least 2: batch statistics of one image are not defined."""
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -49,10 +54,13 @@ class MethodParams(Frozen):
     """L2 penalty, added to the gradient of every parameter."""
     schedule: Literal["constant", "piecewise", "cosine", "cyclic"] = "cosine"
     """Learning rate over the run, set once per step; momentum is never cycled."""
+    batch_norm: Literal["train", "frozen"] = "train"
+    """`frozen` normalises with the start model's statistics throughout; scale and offset are trained either way."""
     augment: tuple[ComponentSpec, ...] = ()
     """Augmentations of training batches, in order (`pad-crop`, `flip`, ...)."""
     select: Literal["last", "best-validation"] = "last"
-    """Which epoch's weights are kept; validation data of the training domains only."""
+    """Which validation's weights are kept, an epoch's or those of `evaluate_every` steps; validation data of the
+    training domains only."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Autocast of training forwards where the method allows it; attacks and double backprop stay in float32."""
 
@@ -122,6 +130,8 @@ class Method(ABC, Generic[P]):
     """Whether a start model is needed."""
     replaces_head: ClassVar[bool] = False
     """Whether `prepare` gives a start model with another number of classes a new head; else it is refused."""
+    counts_epochs: ClassVar[bool] = False
+    """Whether the recipe is defined over epochs, so that `iterations` is refused."""
     precisions: ClassVar[frozenset[str]] = frozenset({"float32"})
     """Values of `precision` that the method supports; others are refused when parameters are resolved."""
     shares: ClassVar[tuple[float, float]] = (0.0, 0.0)

@@ -65,6 +65,7 @@ class LinearProbeFineTune(Method[Params]):
 
     Params = Params
     start = "required"
+    counts_epochs = True
     precisions = frozenset({"float32", "bfloat16"})
     replaces_head = True
     shares = (0.3, 0.0)

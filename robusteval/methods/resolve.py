@@ -52,4 +52,6 @@ def _validate(name: str, method: type[Method[Any]], params: Mapping[str, JsonVal
     if checked.precision not in method.precisions:
         valid = ", ".join(sorted(method.precisions))
         raise UsageError(f"method {name!r}: parameter 'precision' is {checked.precision!r}; valid: {valid}")
+    if checked.iterations is not None and method.counts_epochs:
+        raise UsageError(f"method {name!r} counts in epochs; leave 'iterations' out and set 'epochs'")
     return checked

@@ -18,7 +18,8 @@ from torch import Tensor
 from robusteval.data.augment import build_augmentations
 from robusteval.data.batches import Batch, DeviceSet
 from robusteval.methods import resume
-from robusteval.methods.base import Method, TrainingRun, no_progress
+from robusteval.methods.base import Method, MethodParams, TrainingRun, no_progress
+from robusteval.methods.batch_norm import freeze_batch_norm
 from robusteval.methods.optimizers import (
     build_optimizer,
     load_optimizer_tensors,
@@ -29,7 +30,7 @@ from robusteval.methods.schedules import scheduled
 from robusteval.methods.validation import clean_accuracy
 from robusteval.models.classifier import Classifier
 from robusteval.schema.digest import stable_int
-from robusteval.schema.errors import CellError, CorruptRecordError, DataError
+from robusteval.schema.errors import CellError, CorruptRecordError, DataError, UsageError
 from robusteval.schema.records import Budget
 from robusteval.schema.types import JsonValue, Progress
 from robusteval.store.scratch import Scratch
@@ -45,9 +46,9 @@ class TrainingOutcome:
         selection_budget: passes on validation data.
         selected_on: which data selected the weights: `last` (none did), `validation`, `validation-robust`, or what
             the method says.
-        selected_epoch: epoch whose weights were kept, from 1.
+        selected_epoch: epoch whose weights were kept, from 1; validations are counted where `iterations` is given.
         history: one object an epoch: `epoch`, `lr` (of its last step), `loss`, `validation_accuracy`, and where it was
-            computed `validation_robust_accuracy`.
+            computed `validation_robust_accuracy`; `step` where `iterations` is given.
         diagnostics: what the method reported.
     """
 
@@ -89,6 +90,11 @@ def train(
     for name, data in (("training", train), ("validation", validation)):
         if len(data) == 0:
             raise DataError(f"there are no {name} examples; choose domains that have some")
+    if method.params.iterations is not None and method.params.batch_size % len(train.domain_names):
+        raise UsageError(
+            f"batch_size {method.params.batch_size} does not divide among {len(train.domain_names)} training domains; "
+            "with 'iterations' every batch holds equally many examples of each"
+        )
     run = TrainingRun(model=model, train=train, validation=validation, seed=seed, scratch=scratch)
     with _global_generators_restored(model.device):
         return _Loop(method, run, progress).run_all()
@@ -108,7 +114,7 @@ class _Loop:
         self.best_weights: dict[str, Tensor] = {}
         self.before = run.model.passes.snapshot()
         self.start_epoch = 0
-        run.total_iterations = self.params.epochs * steps_per_epoch(len(run.train), self.params.batch_size)
+        self.rounds, run.total_iterations = training_length(self.params, len(run.train))
 
     def run_all(self) -> TrainingOutcome:
         """Prepare, resume, train, select, finish."""
@@ -123,7 +129,7 @@ class _Loop:
         run.optimizer = build_optimizer(self.params, method.parameters(run))
         self._resume()
         run.progress = _within(self.report, share_before, 1.0 - share_after)
-        for run.epoch in range(self.start_epoch, self.params.epochs):
+        for run.epoch in range(self.start_epoch, self.rounds):
             self._epoch()
         selected = self._select()
         run.optimizer.zero_grad(set_to_none=True)
@@ -138,8 +144,10 @@ class _Loop:
         run, method = self.run, self.method
         _seed(run.seed, "epoch", run.epoch)
         method.set_mode(run.model)
+        if self.params.batch_norm == "frozen":
+            freeze_batch_norm(run.model)
         method.begin_epoch(run)
-        words = f"epoch {run.epoch + 1}/{self.params.epochs}"
+        words = f"epoch {run.epoch + 1}/{self.rounds}" if self.params.iterations is None else f"{self.params.iterations} steps"
         total = torch.zeros((), device=run.model.device)
         seen = 0
         lr = self.params.lr
@@ -154,19 +162,27 @@ class _Loop:
             raise CellError(
                 f"training diverged: the loss of epoch {run.epoch + 1} is {loss} (lr {lr:.3g}); use a smaller lr"
             )
-        self._validate({"epoch": run.epoch + 1.0, "lr": lr, "loss": loss})
+        entry = {"epoch": run.epoch + 1.0, "lr": lr, "loss": loss}
+        self._validate(entry if self.params.iterations is None else {**entry, "step": float(run.iteration)})
         self._save()
         run.progress(run.iteration / run.total_iterations, words)
 
     def _batches(self) -> Iterator[Batch]:
         run = self.run
         generator = torch.Generator().manual_seed(stable_int("augment", run.seed, run.epoch))
-        for batch in run.train.shuffled(self.params.batch_size, seed=run.seed, epoch=run.epoch):
+        for batch in self._plain_batches():
             if self.augment is None:
                 yield batch
             else:
                 images = self.augment(batch.images, generator)
                 yield Batch(images=images, labels=batch.labels, keys=batch.keys, domains=batch.domains)
+
+    def _plain_batches(self) -> Iterator[Batch]:
+        run, params = self.run, self.params
+        if params.iterations is None:
+            return run.train.shuffled(params.batch_size, seed=run.seed, epoch=run.epoch)
+        steps = min(params.evaluate_every, params.iterations - run.iteration)
+        return run.train.drawn(params.batch_size, seed=run.seed, epoch=run.epoch, steps=steps)
 
     def _set_learning_rate(self) -> float:
         """A method's own curve sees the fraction done after the step, a named schedule the one before it."""
@@ -184,7 +200,7 @@ class _Loop:
         with run.selecting(), run.model.mode(training=False):
             score = entry["validation_accuracy"] = clean_accuracy(run.model, run.validation)
             robust = None
-            if by_validation or run.epoch + 1 == self.params.epochs:
+            if by_validation or run.epoch + 1 == self.rounds:
                 robust = self.method.validation_score(run)
         if robust is not None:
             score = entry["validation_robust_accuracy"] = robust
@@ -247,7 +263,7 @@ class _Loop:
 
     def _select(self) -> int:
         if self.best is None:
-            return int(self.params.epochs)
+            return self.rounds
         self.run.model.load_state_dict(self.best_weights)
         return self.best.epoch
 
@@ -267,6 +283,13 @@ class _Loop:
             history=tuple(self.history),
             diagnostics=run.diagnostics,
         )
+
+
+def training_length(params: MethodParams, n: int) -> tuple[int, int]:
+    """Validations and optimiser steps of a run on `n` examples."""
+    if params.iterations is None:
+        return params.epochs, params.epochs * steps_per_epoch(n, params.batch_size)
+    return math.ceil(params.iterations / params.evaluate_every), params.iterations
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from robusteval.models.classifier import MIN_BATCH, Classifier
 from robusteval.models.folding import batch_norms, fold_batch_norms
+from robusteval.models.fusion import fuse_convolutions
 from robusteval.models.low_precision import low_dtype, lower, measure
 
 Precision = Literal["exact", "fast"]
@@ -51,6 +52,7 @@ class SearchPlan:
         batch_norms: batch norms of the original network.
         unfolded: why batch norms that could be folded are not, or why there is no copy; empty if neither.
         memory_format: `channels_last` or `contiguous`.
+        fused: whether convolutions, sums and ReLUs that follow each other are one step.
         dtype: type of weights and activations, such as `bfloat16`.
         logit_error: largest difference of the float32 form from the original, relative to the root mean square logit.
         low_error: root mean square error of low-precision logits against the float32 form, in logits; 0 if exact.
@@ -65,6 +67,7 @@ class SearchPlan:
     batch_norms: int
     unfolded: str
     memory_format: Literal["channels_last", "contiguous"]
+    fused: bool
     dtype: str
     logit_error: float
     low_error: float = 0.0
@@ -96,6 +99,14 @@ class Cast(nn.Module):
             return logits.to(normalised.dtype)
 
 
+class _Measured(NamedTuple):
+    """An exact form as it is lowered, as it is searched with, and what was measured about it."""
+
+    plain: Classifier
+    form: Classifier
+    plan: SearchPlan
+
+
 class Forms:
     """The forms of one classifier, built when first asked for.
 
@@ -106,7 +117,7 @@ class Forms:
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
         self._state = _state(classifier)
-        self._exact: tuple[Classifier, SearchPlan] | None = None
+        self._exact: _Measured | None = None
         self._fast: tuple[Classifier, SearchPlan] | None = None
 
     def current(self) -> bool:
@@ -123,7 +134,7 @@ class Forms:
         if self._exact is None:
             self._exact = _exact_form(self._classifier, images[:MIN_BATCH].detach())
         if precision == "fast" and self._fast is None:
-            self._fast = _fast_form(self._classifier, *self._exact, images[:PROBES].detach())
+            self._fast = _fast_form(self._exact, images[:PROBES].detach())
         return self.plan(precision)
 
     def plan(self, precision: Precision) -> SearchPlan:
@@ -143,10 +154,11 @@ class Forms:
         return self._prepared(precision)[0]
 
     def _prepared(self, precision: Precision) -> tuple[Classifier, SearchPlan]:
-        prepared = self._exact if precision == "exact" else self._fast
-        if prepared is None:
-            raise RuntimeError(f"the {precision} form has not been measured; call prepare(images) first")
-        return prepared
+        if precision == "exact" and self._exact is not None:
+            return self._exact.form, self._exact.plan
+        if precision == "fast" and self._fast is not None:
+            return self._fast
+        raise RuntimeError(f"the {precision} form has not been measured; call prepare(images) first")
 
 
 def _state(classifier: Classifier) -> tuple[tuple[int, int], ...]:
@@ -173,7 +185,7 @@ def channels_last_pays(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _exact_form(classifier: Classifier, images: Tensor) -> tuple[Classifier, SearchPlan]:
+def _exact_form(classifier: Classifier, images: Tensor) -> _Measured:
     """The fastest copy whose logits on `images` are the original's up to rounding, else the original."""
     norms = batch_norms(classifier)
     plan = SearchPlan(
@@ -185,6 +197,7 @@ def _exact_form(classifier: Classifier, images: Tensor) -> tuple[Classifier, Sea
         batch_norms=norms,
         unfolded="",
         memory_format="contiguous",
+        fused=False,
         dtype=str(classifier.mean.dtype).removeprefix("torch."),
         logit_error=0.0,
     )
@@ -192,18 +205,32 @@ def _exact_form(classifier: Classifier, images: Tensor) -> tuple[Classifier, Sea
     failures = []
     for fold in (True, False) if norms else (False,):
         try:
-            form, folded = _copied(classifier, images, fold=fold)
-            error = _relative_error(form(images), expected)
+            plain, folded = _copied(classifier, images, fold=fold)
+            form, error = _fastest(plain, images, expected)
         except torch.cuda.OutOfMemoryError:
             raise
         except REFUSALS as refusal:
             failures.append(f"{'folding' if fold else 'copying'} fails: {_first_line(refusal)}")
             continue
         if error <= LOGIT_TOLERANCE:
+            layout: Literal["channels_last", "contiguous"]
+            layout = "channels_last" if _cast(form).channels_last else "contiguous"
             plan = replace(plan, copied=True, folded=folded, logit_error=error, unfolded="; ".join(failures))
-            return form, replace(plan, memory_format="channels_last" if _cast(form).channels_last else "contiguous")
+            return _Measured(plain, form, replace(plan, memory_format=layout, fused=form is not plain))
         failures.append(f"{'folded' if fold else 'copied'} logits differ by {error:.2g} of the logit scale")
-    return classifier, replace(plan, unfolded="; ".join(failures))
+    return _Measured(classifier, classifier, replace(plan, unfolded="; ".join(failures)))
+
+
+def _fastest(plain: Classifier, images: Tensor, expected: Tensor) -> tuple[Classifier, float]:
+    """The fused form where it computes the expected logits, else the plain one; and the error of its logits."""
+    try:
+        form = _fused(plain, images)
+        if (error := _relative_error(form(images), expected)) <= LOGIT_TOLERANCE:
+            return form, error
+    except REFUSALS:
+        # Fusing is for speed alone: whatever stands in its way, the plain form computes the same.
+        pass
+    return plain, _relative_error(plain(images), expected)
 
 
 def _copied(classifier: Classifier, images: Tensor, *, fold: bool) -> tuple[Classifier, int]:
@@ -222,6 +249,22 @@ def _cast(form: Classifier) -> Cast:
     return form.network
 
 
+@torch.no_grad()
+def _fused(form: Classifier, images: Tensor) -> Classifier:
+    """The same form with fused convolutions; its logits have not been compared yet.
+
+    Raises:
+        ValueError: nothing can be fused; tracing and running raise the other `REFUSALS`.
+    """
+    plain = _cast(form)
+    if images.device.type != "cpu" or not plain.channels_last or form.mean.dtype != torch.float32:
+        raise ValueError("only float32 convolutions on a CPU are fused")
+    form.passes.forward += 1
+    one = form.normalise(images[:1]).to(plain.dtype or images.dtype, memory_format=torch.channels_last)
+    network = fuse_convolutions(copy.deepcopy(plain.network), one)
+    return twin(form, Cast(network, dtype=plain.dtype, channels_last=True))
+
+
 def _lowered(exact: Classifier, dtype: torch.dtype) -> Classifier:
     cast = _cast(exact)
     return twin(exact, Cast(lower(cast.network, dtype), dtype=dtype, channels_last=cast.channels_last))
@@ -232,24 +275,25 @@ def _relative_error(logits: Tensor, expected: Tensor) -> float:
     return float((logits - expected).abs().max() / scale)
 
 
-def _fast_form(
-    classifier: Classifier, exact: Classifier, plan: SearchPlan, images: Tensor
-) -> tuple[Classifier, SearchPlan]:
+def _fast_form(measured: _Measured, images: Tensor) -> tuple[Classifier, SearchPlan]:
     """The low-precision copy of the exact form, or the exact form where it would mislead or not help."""
+    plain, exact, plan = measured
     fallen = replace(plan, asked="fast")
-    dtype, reason = low_dtype(classifier.device)
-    if dtype is None or not plan.copied or classifier.mean.dtype != torch.float32:
+    dtype, reason = low_dtype(plain.device)
+    if dtype is None or not plan.copied or plain.mean.dtype != torch.float32:
         return exact, replace(fallen, reason=reason or "the network is used as it is, in its own type")
     try:
-        form = _lowered(exact, dtype)
+        form = _lowered(plain, dtype)
+        if plan.fused:
+            form = _fused(form, images)
         error, relative, signs = measure(exact, form, images)
     except torch.cuda.OutOfMemoryError:
         raise
     except REFUSALS as refusal:
         return exact, replace(fallen, reason=f"the network does not run in low precision: {_first_line(refusal)}")
-    measured = f"root mean square logit error {relative:.2g} of the scale, {signs:.1%} of the gradient signs wrong"
+    found = f"root mean square logit error {relative:.2g} of the scale, {signs:.1%} of the gradient signs wrong"
     if not (relative <= RELATIVE_ERROR_LIMIT and signs <= SIGN_LIMIT):
-        return exact, replace(fallen, reason=f"low precision misleads: {measured}")
+        return exact, replace(fallen, reason=f"low precision misleads: {found}")
     name = str(dtype).removeprefix("torch.")
     return form, replace(fallen, precision="fast", dtype=name, low_error=error, sign_disagreement=signs)
 

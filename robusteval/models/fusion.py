@@ -19,6 +19,8 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 from torch.fx.passes.shape_prop import ShapeProp
 
+TYPICAL = 64
+"""Batch size for which weights are laid out; others are computed as well."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _RECTIFIERS = (torch.relu, torch.relu_, nn.functional.relu)
 _TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d)
@@ -40,13 +42,14 @@ def fuse_convolutions(network: nn.Module, images: Tensor) -> nn.Module:
     if any(_hooked(module) for module in network.modules()):
         raise ValueError("modules have hooks")
     traced = fx.symbolic_trace(network)
-    ShapeProp(traced).propagate(images)  # type: ignore[no-untyped-call]
+    ShapeProp(traced).propagate(images)
     _drop_transparent(traced)
     convolutions = [node for node in traced.graph.nodes if _is_convolution(traced, node)]
     if not convolutions:
         raise ValueError("the network has no convolution")
     for node in convolutions:
         _fuse(traced, node)
+    _keep_gradients_channels_last(traced)
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
@@ -77,7 +80,7 @@ class FusedConvolution(nn.Module):
     def forward(self, inputs: Tensor, other: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to the output of the convolution; `other` has the output's shape."""
         if torch.is_grad_enabled() and (inputs.requires_grad or (other is not None and other.requires_grad)):
-            found: Tensor = _WithInputGradient.apply(inputs, other, self)  # type: ignore[no-untyped-call]
+            found: Tensor = _WithInputGradient.apply(inputs, other, self)
             return found
         return self.compute(inputs, other)
 
@@ -91,7 +94,7 @@ class FusedConvolution(nn.Module):
         if other is None:
             return _pointwise(inputs, weight, bias, *geometry, unary, [], "")
         other = other.contiguous(memory_format=torch.channels_last)
-        attributes = ("add", 1.0, unary if self.rectifies else None, [], "")
+        attributes: tuple[Any, ...] = ("add", 1.0, unary if self.rectifies else None, [], "")
         found: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
             inputs, other, weight, bias, *geometry, *attributes
         )
@@ -99,16 +102,13 @@ class FusedConvolution(nn.Module):
 
     def input_gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """Gradient of the inputs from that of the convolution's output, both channels last; of `inputs` the shape."""
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
         if not self._turns:
             return self._library_gradient(gradient, inputs)
         kernel, pads = self.convolution.weight, self._turned_pads
         if "backward" not in self._packed:
             turned = kernel.flip(2, 3).transpose(0, 1).contiguous()
             self._packed["backward"] = self._laid_out(turned, pads, [1, 1], tuple(gradient.shape))
-        return _pointwise(
-            gradient, self._packed["backward"], None, pads, [1, 1], self._dilations, 1, "none", [], ""
-        )
+        return _pointwise(gradient, self._packed["backward"], None, pads, [1, 1], self._dilations, 1, "none", [], "")
 
     def _library_gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         found, _, _ = torch.ops.aten.convolution_backward(
@@ -165,13 +165,35 @@ class _WithInputGradient(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         inputs, output = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
         if ctx.module.rectifies:
             gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
         reaches = ctx.module.input_gradient(gradient, inputs) if ctx.needs_input_grad[0] else None
         return reaches, gradient if ctx.adds else None, None
+
+
+class _Slice(torch.autograd.Function):
+    """`maps[index]`, with a gradient that stays channels last: one in another layout slows all that it is added to."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, index: tuple[slice, ...]) -> Tensor:
+        ctx.shape, ctx.index = maps.shape, index
+        return maps[index]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        whole = torch.zeros_like(gradient.new_empty(()).expand(ctx.shape), memory_format=torch.channels_last)
+        whole[ctx.index] = gradient
+        return whole, None
+
+
+def _sliced(maps: Tensor, index: tuple[slice, ...]) -> Tensor:
+    found: Tensor = _Slice.apply(maps, index)
+    return found
 
 
 def _pointwise(*arguments: Any) -> Tensor:
@@ -200,7 +222,7 @@ def _fuse(traced: fx.GraphModule, node: fx.Node) -> None:
     convolution = _module(traced, node)
     assert isinstance(convolution, nn.Conv2d)
     name = f"fused_{node.name}"
-    fused = FusedConvolution(convolution, rectifies=rectifies, size=_shape(inputs))
+    fused = FusedConvolution(convolution, rectifies=rectifies, size=(TYPICAL, *_shape(inputs)[1:]))
     traced.add_module(name, fused.eval())
     with traced.graph.inserting_after(last):
         made = traced.graph.call_module(name, (inputs,) if other is None else (inputs, other))
@@ -209,6 +231,14 @@ def _fuse(traced: fx.GraphModule, node: fx.Node) -> None:
     for used_up in (last, *([] if last is node else _between(node, last)), node):
         if not used_up.users and used_up in traced.graph.nodes:
             traced.graph.erase_node(used_up)
+
+
+def _keep_gradients_channels_last(traced: fx.GraphModule) -> None:
+    for node in traced.graph.nodes:
+        if node.op == "call_function" and node.target is operator.getitem and len(_shape(node)) == 4:
+            maps, index = node.args
+            if isinstance(index, tuple) and all(isinstance(part, slice) for part in index) and len(_shape(maps)) == 4:
+                node.target = _sliced
 
 
 def _between(first: fx.Node, last: fx.Node) -> list[fx.Node]:

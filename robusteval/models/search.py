@@ -64,7 +64,8 @@ class SearchModel:
     def prepare(self, images: Tensor) -> SearchPlan:
         """Build and measure the forms on `images` (J, C, H, W) in [0, 1], unless that has been done.
 
-        Costs up to 16 images three forward passes, and for `fast` up to 32 images two forward and two backward passes.
+        Costs up to 16 images three forward passes, and for `fast` up to 32 images two forward and two backward passes;
+        on a CPU one more forward pass of one image for each precision.
         For verdicts that do not depend on the batch size, give the same images whatever the batch size.
         """
         return self._forms.prepare(images, self.precision)

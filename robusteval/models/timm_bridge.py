@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -45,7 +46,8 @@ class TimmArchitecture(Architecture[TimmParams]):
         timm = import_timm()
         channels, height, width = input_shape
         options: dict[str, Any] = {"num_classes": classes, "in_chans": channels, "pretrained": pretrained}
-        config = timm.models.get_pretrained_cfg(self.model_name)
+        on_hub = self.model_name.startswith("hf-hub:")
+        config = None if on_hub else timm.models.get_pretrained_cfg(self.model_name)
         if config is not None and config.fixed_input_size:
             options["img_size"] = (height, width)
         try:
@@ -63,6 +65,65 @@ class TimmArchitecture(Architecture[TimmParams]):
                 f"{' with pretrained weights' if pretrained else ''}: {reason}{hint}"
             ) from error
         return network.train()
+
+
+@dataclass(frozen=True)
+class TimmFacts:
+    """What timm knows about a set of weights.
+
+    Attributes:
+        architecture: timm's name of the network, without a tag.
+        mean: per-channel mean that the weights expect, on the [0, 1] scale.
+        std: per-channel standard deviation.
+        licence: terms of use, empty if timm does not say.
+        source: where they come from.
+    """
+
+    architecture: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    licence: str
+    source: str
+
+
+def timm_weights(
+    name: str, classes: int, input_shape: tuple[int, int, int], *, seed: int
+) -> tuple[nn.Module, TimmFacts]:
+    """A network with pretrained weights, its head fresh if it was trained on another number of classes.
+
+    Args:
+        name: timm's name with or without a tag, or `hf-hub:OWNER/NAME`.
+        classes: number of logits.
+        input_shape: (C, H, W).
+        seed: seed of a fresh head.
+
+    Raises:
+        UnknownNameError: timm has no such model or tag.
+        UsageError: the weights cannot be had.
+    """
+    kind = _named(name) if name.startswith("hf-hub:") else timm_architecture(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = kind(TimmParams(pretrained=True)).build(classes, input_shape)
+    config: dict[str, Any] = getattr(network, "pretrained_cfg", {})
+    grey = len(config.get("mean") or ()) != input_shape[0]
+    facts = TimmFacts(
+        architecture=str(config.get("architecture") or name.partition(".")[0]),
+        mean=None if grey else tuple(config["mean"]),
+        std=None if grey else tuple(config["std"]),
+        licence=str(config.get("license") or ""),
+        source=str(config.get("hf_hub_id") or config.get("url") or name),
+    )
+    return network, facts
+
+
+def _named(name: str) -> type[TimmArchitecture]:
+    class Named(TimmArchitecture):
+        model_name = name
+
+    Named.__name__ = Named.__qualname__ = f"timm/{name}"
+    Named.__doc__ = f"The timm model `{name}`."
+    return Named
 
 
 def timm_models() -> list[str]:
@@ -86,10 +147,4 @@ def timm_architecture(name: str) -> type[TimmArchitecture]:
         raise UnknownNameError(unknown_name("timm model", model, timm.list_models(), listing="timm.list_models()"))
     if tag and name not in timm.list_pretrained(f"{model}.*"):
         raise UnknownNameError(unknown_name("timm weights", name, timm.list_pretrained(f"{model}.*")))
-
-    class Named(TimmArchitecture):
-        model_name = name
-
-    Named.__name__ = Named.__qualname__ = f"timm/{name}"
-    Named.__doc__ = f"The timm model `{name}`."
-    return Named
+    return _named(name)

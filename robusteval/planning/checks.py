@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from robusteval.planning import targets
 from robusteval.planning.ood import OpenedData, open_ood
+from robusteval.planning.starts import is_pretrained, pretrained_checkpoint, start_path
 from robusteval.schema.errors import DataError, RobustevalError, UsageError, unknown_name
 from robusteval.schema.problems import explain, reword
 from robusteval.schema.source import Loc, Problem, Source, shorten
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=BaseModel)
 
-_WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar")
 _PATH_PARAMETERS = ("path", "cache")
 """Parameters of datasets that are files or folders."""
 
@@ -55,12 +55,6 @@ def check_suite(source: Source) -> Findings:
     check.threats()
     check.rest()
     return check.findings
-
-
-def start_path(text: str, rows: Mapping[str, Any], source: Path) -> Path | None:
-    """The file that a `start` means, relative to the suite's folder; None if it is the label of a row."""
-    looks_like_path = "/" in text or "\\" in text or text.lower().endswith(_WEIGHT_SUFFIXES)
-    return source.parent / text if text not in rows and looks_like_path else None
 
 
 class _Check:
@@ -186,6 +180,12 @@ class _Check:
             path = start_path(spec.start, self._rows, self.source.path)
             if spec.start in self._rows:
                 starts[row] = spec.start
+                if spec.weights is not None:
+                    self._say(
+                        (*loc[:-1], "weights"), f"{spec.start!r} is a row, whose weights need no key map; remove it"
+                    )
+            elif is_pretrained(spec, self._rows, self.source.path):
+                self._pretrained(spec, loc)
             elif path is not None:
                 self._weights(spec, path, loc)
             elif self._rows_known:
@@ -194,6 +194,16 @@ class _Check:
         for row in _on_cycles(starts):
             chain = " -> ".join(_chain(row, starts))
             self._say(("methods", self._rows[row], "start"), f"starts in a circle: {chain}; one row must start fresh")
+
+    def _pretrained(self, spec: MethodSpec, loc: Loc) -> None:
+        dataset, architecture = self.findings.dataset, self._architecture
+        if dataset is None or architecture is None:
+            return
+        seeds = self.source.at(("seeds",))
+        seed = seeds[0] if isinstance(seeds, list) and seeds and type(seeds[0]) is int and seeds[0] >= 0 else 0
+        found = self._try(loc, lambda: pretrained_checkpoint(spec, self.source.path, architecture, dataset, seed))
+        if found is not None:
+            self.findings.weights[str(spec.start)] = found
 
     def _weights(self, spec: MethodSpec, path: Path, loc: Loc) -> None:
         text = str(spec.start)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from robusteval.planning import targets
-from robusteval.planning.checks import start_path
 from robusteval.planning.loader import LoadedSuite
 from robusteval.planning.ood import OpenedData
+from robusteval.planning.starts import is_pretrained, pretrained_checkpoint, start_path
 from robusteval.schema.cells import CellStart, DataSlice, EvalCell, ModelRef, TrainCell, WeightsStart
 from robusteval.schema.digest import json_digest, sha256_hex
 from robusteval.schema.plans import RowSeed, StoredPlan, role_of, unseen_role
@@ -144,7 +144,8 @@ class _Expander:
             seed=seed,
         )
         params = targets.params_of(target).model_validate(component.params)
-        per_epoch = sum(target.passes(params))
+        per_example = sum(target.passes(params))
+        seen = params.iterations * params.batch_size if params.iterations else params.epochs * self.train_slice.n
         item = ExpandedCell(
             cell=cell,
             key=cell.key,
@@ -154,7 +155,7 @@ class _Expander:
             seed=seed,
             role="train",
             needs=(start.cell,) if isinstance(start, CellStart) else (),
-            passes=round(per_epoch * getattr(params, "epochs", 1) * self.train_slice.n),
+            passes=round(per_example * seen),
             kind=f"train {method.row}",
         )
         self.cells.setdefault(item.key, item)
@@ -164,7 +165,11 @@ class _Expander:
     def _start(self, method: MethodSpec, seed: int) -> ModelRef | None:
         if method.start is None:
             return None
-        path = start_path(method.start, self.rows, self.suite.path)
+        path: Path | None
+        if is_pretrained(method, self.rows, self.suite.path):
+            path = pretrained_checkpoint(method, self.suite.path, self.architecture, self.dataset, seed)
+        else:
+            path = start_path(method.start, self.rows, self.suite.path)
         if path is None:
             return CellStart(cell=self._train(self.rows[method.start], seed)[1])
         digest = sha256_hex(path.read_bytes())
@@ -209,7 +214,8 @@ class _Expander:
     def _robust(self, role: str, data: DataSlice, spec: ThreatSpec) -> _Measurement:
         threat = spec.threat
         attacks = [targets.resolve_attack(attack, threat).model_dump(mode="json") for attack in spec.attacks]
-        return self._measurement(role, data, "adversarial", {"attacks": attacks}, threat)
+        params = {"attacks": attacks, "cascade": spec.cascade, "budget": spec.budget, "keep": spec.keep}
+        return self._measurement(role, data, "adversarial", params, threat)
 
     def _measurement(
         self, role: str, data: DataSlice, name: str, params: dict[str, object], threat: Threat | None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from robusteval.data.imageset import Dataset, Split
     from robusteval.models.checkpoint_info import CheckpointInfo
     from robusteval.schema.cells import DataSlice
-    from robusteval.schema.specs import ShiftSpec
+    from robusteval.schema.specs import ShiftSpec, WeightsSpec
 
 
 def _call(target: str, *arguments: Any, **options: Any) -> Any:
@@ -103,6 +103,30 @@ def smallest_image(component: Component) -> int:
 def inspect_checkpoint(path: Path, source: str) -> CheckpointInfo:
     """What a checkpoint file says about its model; no weights are read."""
     found: CheckpointInfo = _call("robusteval.models.checkpoint_info:inspect_checkpoint", path, source=source)
+    return found
+
+
+def is_bare(path: Path) -> bool:
+    """Whether a file holds weights without the header of a checkpoint."""
+    found: bool = _call("robusteval.models.pretrained:is_bare", path)
+    return found
+
+
+def resolve_start(
+    start: str, spec: WeightsSpec, architecture: Component, dataset: Dataset[Any], *, seed: int, folder: Path
+) -> Path:
+    """Checkpoint that a pretrained start stands for."""
+    target = _call(
+        "robusteval.models.pretrained:Target",
+        architecture=architecture,
+        class_names=dataset.classes,
+        input_shape=dataset.image_shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        seed=seed,
+    )
+    cache: Path = _call("robusteval.data.places:cache_folder")
+    found: Path = _call("robusteval.models.pretrained:resolve_start", start, spec, target, folder=folder, cache=cache)
     return found
 
 

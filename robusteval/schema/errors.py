@@ -7,7 +7,7 @@ and what to do. The command line prints it without a traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 
@@ -57,6 +57,36 @@ class CellError(RobustevalError):
     """A cell cannot be executed: the model, the attack or the data broke the contract."""
 
     exit_code = 3
+
+
+class ExampleError(CellError):
+    """Some examples of a batch broke the contract, or were made to break it.
+
+    Args:
+        text: the message, with `{}` where the examples are named.
+        positions: positions of all these examples in the batch.
+        keys: their keys, by which a caller that knows the ids names them.
+    """
+
+    SHOWN: ClassVar[int] = 5
+
+    def __init__(self, text: str, positions: Sequence[int], keys: Sequence[int]) -> None:
+        self.text, self.positions, self.keys = text, tuple(positions), tuple(keys)
+        super().__init__(self._naming([str(position) for position in self.positions], "of the batch"))
+
+    def _naming(self, names: Sequence[str], after: str = "") -> str:
+        more = len(names) - self.SHOWN
+        words = [f"example {', '.join(names[: self.SHOWN])}", *([f"and {more} more"] if more > 0 else []), after]
+        return self.text.replace("{}", " ".join(word for word in words if word))
+
+    def placed(self, keys: Sequence[int]) -> ExampleError:
+        """The same error about the batch with these keys."""
+        place = {key: position for position, key in enumerate(keys)}
+        return ExampleError(self.text, [place[key] for key in self.keys], self.keys)
+
+    def named(self, ids: Mapping[int, str]) -> CellError:
+        """The same error with the ids of the examples, found by their keys."""
+        return CellError(self._naming([ids[key] for key in self.keys]))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, listing: str | None = None) -> str:

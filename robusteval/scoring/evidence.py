@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,13 @@ from robusteval.schema.errors import UsageError
 from robusteval.scoring.compare import domain_weights, group_sums
 from robusteval.scoring.outcomes import Outcomes
 from robusteval.stats.hierarchical import RepeatedDifference, repeated_difference
-from robusteval.stats.intervals import difference, wilson_clustered
 from robusteval.stats.paired import sign_flip_test
 from robusteval.stats.power import detectable_drop, examples_needed, mcnemar_power
+from robusteval.stats.score_interval import paired_score_interval
 
 FEWEST_SEEDS = 3
 """Training seeds a side below which nothing can be said about a method."""
+_CLEARLY_BETTER = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Evidence:
         p: one-sided p-value against `no worse`.
         independent: independent examples that the test rests on, at most n.
         churn: share of them that changed sides.
+        noise: share that would change sides without a drop: `churn`, or twice the losses where the candidate is
+            better, because an improvement is no noise.
         repeated: the comparison over seeds, where the unit is not the example.
         lacking: why nothing can be decided, or None.
     """
@@ -42,6 +45,7 @@ class Evidence:
     p: float
     independent: int
     churn: float
+    noise: float
     repeated: RepeatedDifference | None = None
     lacking: str | None = None
 
@@ -73,34 +77,29 @@ class Evidence:
     @property
     def method(self) -> str:
         """How the interval is computed."""
-        return "newcombe" if self.repeated is None else "bootstrap-t"
+        return "tango-score" if self.repeated is None else "bootstrap-t"
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Interval of the difference with that coverage."""
         if self.repeated is not None:
             return self.repeated.interval(confidence)
-        sides = [
-            wilson_clustered(side.right.mean(axis=0), side.groups, strata=side.domains, confidence=confidence)
-            for side in (self.now, self.before)
-        ]
-        found = difference(*sides)
-        return found.low, found.high
+        return paired_score_interval(self.value, self.churn, self.independent, confidence)
 
     def sees(self, drop: float, alpha: float, power: float) -> bool:
         """Whether a drop of that size would have been found."""
-        enough = mcnemar_power(self.independent, drop, self.churn, alpha) >= power
+        enough = mcnemar_power(self.independent, drop, self.noise, alpha) >= power
         return enough and (self.repeated is None or self.repeated.detectable(alpha, power) <= drop)
 
     def detectable(self, alpha: float, power: float) -> float:
         """Smallest drop that would have been found."""
-        found = detectable_drop(self.independent, self.churn, alpha, power)
+        found = detectable_drop(self.independent, self.noise, alpha, power)
         return found if self.repeated is None else max(found, self.repeated.detectable(alpha, power))
 
     def needed(self, drop: float, alpha: float, power: float) -> int | None:
         """Examples with which a drop of that size is found; None where more examples alone may not do."""
         if self.repeated is not None and len(self.before.seeds) + len(self.now.seeds) > 2:
             return None
-        found = examples_needed(drop, self.churn, alpha, power)
+        found = examples_needed(drop, self.noise, alpha, power)
         return None if found is None else max(self.n + 1, round(found * self.n / max(1, self.independent)))
 
 
@@ -130,6 +129,7 @@ def gather(title: str, base: Outcomes, candidate: Outcomes, unit: str) -> Eviden
     weighted = change * domain_weights(now)
     nets = group_sums(weighted, now)
     independent, churn = _spread(weighted, nets, now)
+    better = sign_flip_test([int(net) for net in nets], "better") < _CLEARLY_BETTER
     found = Evidence(
         before=before,
         now=now,
@@ -138,6 +138,7 @@ def gather(title: str, base: Outcomes, candidate: Outcomes, unit: str) -> Eviden
         p=sign_flip_test([int(net) for net in nets], "worse"),
         independent=independent,
         churn=churn,
+        noise=min(churn, 2.0 * _share(weighted * (weighted < 0), now)) if better else churn,
     )
     if unit == "examples":
         return found
@@ -150,7 +151,7 @@ def _over_training(base: Outcomes, candidate: Outcomes) -> Evidence:
     mean = [side.right.mean(axis=0) for side in (base, candidate)]
     losses, gains = int(np.count_nonzero(mean[1] < mean[0])), int(np.count_nonzero(mean[1] > mean[0]))
     churn = float(np.mean((mean[1] - mean[0]) ** 2))
-    found = Evidence(base, candidate, losses, gains, 1.0, len(set(base.groups)), churn)
+    found = Evidence(base, candidate, losses, gains, 1.0, len(set(base.groups)), churn, churn)
     fewest = min(len(base.seeds), len(candidate.seeds))
     if fewest < FEWEST_SEEDS:
         words = f"{fewest} training seed{'s' if fewest > 1 else ''}: at least {FEWEST_SEEDS} a side show what noise is"
@@ -161,9 +162,7 @@ def _over_training(base: Outcomes, candidate: Outcomes) -> Evidence:
 
 def _with_seeds(found: Evidence, repeated: RepeatedDifference | None, lacking: str | None) -> Evidence:
     p = 1.0 if lacking is not None or repeated is None else repeated.p_worse()
-    return Evidence(
-        found.before, found.now, found.losses, found.gains, p, found.independent, found.churn, repeated, lacking
-    )
+    return replace(found, p=p, repeated=repeated, lacking=lacking)
 
 
 def _bootstrap(before: Outcomes, now: Outcomes, *, draw: bool) -> RepeatedDifference:
@@ -176,9 +175,14 @@ def _spread(weighted: NDArray[np.int64], nets: NDArray[np.int64], outcomes: Outc
     The design effect is the variance of the tested sum over that with independent examples, both under no difference.
     Where nothing changed no correlation can be seen, and each group counts as one example.
     """
-    n, squares = weighted.size, float(np.sum(weighted.astype(np.float64) ** 2))
+    squares = float(np.sum(weighted.astype(np.float64) ** 2))
     if squares == 0.0:
         return len(set(outcomes.groups)), 0.0
     effect = max(1.0, float(np.sum(nets.astype(np.float64) ** 2)) / squares)
+    return max(1, int(weighted.size / effect)), min(1.0, _share(weighted, outcomes))
+
+
+def _share(weighted: NDArray[np.int64], outcomes: Outcomes) -> float:
+    """Share of equally weighted single-seed examples with the same variance of the mean change."""
     whole = float(domain_weights(outcomes).sum()) * len(outcomes.seeds)
-    return max(1, int(n / effect)), min(1.0, n * squares / whole**2)
+    return float(weighted.size * np.sum(weighted.astype(np.float64) ** 2)) / whole**2

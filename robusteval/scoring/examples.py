@@ -27,6 +27,8 @@ ExampleColumns = dict[str, list[Value]]
 """Values by column name, one an example."""
 
 CLEAN, ROBUST = "clean", "robust"
+ATTACKED = "attacked/"
+"""Beginning of the names of outcomes that say which examples an attack was run on, where it saw only a share."""
 STANDS = "stands/"
 """Beginning of the names of columns that say whether an example stands after an attack."""
 
@@ -168,12 +170,16 @@ def joined(parts: Sequence[tuple[Mapping[str, Value], ExampleColumns]]) -> Examp
 def _verdicts(record: ResultRecord, sidecar: bytes | None) -> _Verdicts:
     n = record.cell.data.n
     clean = np.array(outcome_of(record, CLEAN), dtype=bool)
-    labels = tuple(name for name in evaluation_of(record).outcomes if name not in (CLEAN, ROBUST))
+    outcomes = evaluation_of(record).outcomes
+    labels = tuple(name for name in outcomes if name not in (CLEAN, ROBUST) and not name.startswith(ATTACKED))
     stands = np.array([outcome_of(record, name) for name in labels], dtype=bool).reshape(len(labels), n)
     before = _stood_before(record, labels, clean, stands)
     details = _details(record, sidecar, labels) if sidecar is not None and labels else {}
     broke = before & ~stands
-    ran = before if not details else broke | (np.isfinite(details["margin"]) & before)
+    ran = before.copy() if not details else broke | (np.isfinite(details["margin"]) & before)
+    for row, label in enumerate(labels):
+        if ATTACKED + label in outcomes:
+            ran[row] &= np.array(outcome_of(record, ATTACKED + label), dtype=bool)
     return _Verdicts(labels, clean, stands, ran, broke, details)
 
 

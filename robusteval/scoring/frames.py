@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from robusteval.schema.plans import StoredPlan
+from robusteval.schema.plans import StoredPlan, unseen_role
 from robusteval.scoring.outcomes import Groups, Outcomes, Records, each_alone, evaluation_of, read_outcomes
 from robusteval.scoring.render import flat_rows
 from robusteval.scoring.results import SuiteTable
-from robusteval.scoring.table import threat_names
+from robusteval.scoring.threats import distinct_names
 
 
 def to_frame(table: SuiteTable) -> pd.DataFrame:
@@ -45,31 +45,36 @@ def attack_frame(plan: StoredPlan, records: Records, groups: Groups = each_alone
     """Long form: accuracy after each attack alone, mean over the seeds that have it.
 
     The outcomes `clean` (no attack) and `robust` (all attacks) of the same examples are rows too. Columns: `method`,
-    `side`, `threat`, `attack`, `value`, `low`, `high`, `n`, `seeds`.
+    `side` (`id`, `ood`, or `unseen` for unseen threats, which are in distribution), `threat`, `attack`, `value`, `low`,
+    `high`, `n`, `seeds`.
 
     Raises:
         CorruptRecordError: a record contradicts the plan or itself.
     """
     rows: list[dict[str, Any]] = []
-    names = threat_names(plan)
+    cells = [
+        (side, name, f"r_{side}@{index}")
+        for index, name in enumerate(distinct_names(plan.threats))
+        for side in ("id", "ood")
+    ]
+    cells += [("unseen", name, unseen_role(index)) for index, name in enumerate(distinct_names(plan.unseen_threats))]
     for label in plan.labels:
-        for index, threat in enumerate(names):
-            for side in ("id", "ood"):
-                for attack, outcomes in _attacks(plan, label, f"r_{side}@{index}", records, groups).items():
-                    mean = outcomes.mean()
-                    rows.append(
-                        {
-                            "method": label,
-                            "side": side,
-                            "threat": threat,
-                            "attack": attack,
-                            "value": mean.value,
-                            "low": mean.low,
-                            "high": mean.high,
-                            "n": mean.n,
-                            "seeds": len(outcomes.seeds),
-                        }
-                    )
+        for side, threat, role in cells:
+            for attack, outcomes in _attacks(plan, label, role, records, groups).items():
+                mean = outcomes.mean()
+                rows.append(
+                    {
+                        "method": label,
+                        "side": side,
+                        "threat": threat,
+                        "attack": attack,
+                        "value": mean.value,
+                        "low": mean.low,
+                        "high": mean.high,
+                        "n": mean.n,
+                        "seeds": len(outcomes.seeds),
+                    }
+                )
     columns = ["method", "side", "threat", "attack", "value", "low", "high", "n", "seeds"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -34,7 +34,8 @@ class Outcomes:
 
     Attributes:
         seeds: S training seeds.
-        right: (S, N) bool, whether the example was (still) predicted correctly.
+        right: (S, N) bool, whether the example was (still) predicted correctly; or the share in [0, 1] of several such
+            outcomes.
         domains: N domain names.
         groups: N group names.
         grouped: whether the groups are more than one example each.
@@ -42,7 +43,7 @@ class Outcomes:
     """
 
     seeds: tuple[int, ...]
-    right: NDArray[np.bool_]
+    right: NDArray[np.bool_] | NDArray[np.float64]
     domains: tuple[str, ...]
     groups: tuple[str, ...]
     grouped: bool
@@ -80,22 +81,25 @@ class Outcomes:
 
     def estimate(self) -> Estimate:
         """The accuracy with the interval over examples and the one over seeds."""
-        over_examples = self.mean()
-        seeds = self.per_seed()
-        over_seeds = t_interval(list(seeds.values()), CONFIDENCE)
-        return Estimate(
-            value=over_examples.value,
-            low=over_examples.low,
-            high=over_examples.high,
-            n=over_examples.n,
-            n_effective=over_examples.n_effective,
-            interval="wilson-clustered" if self.grouped else "wilson",
-            seeds=seeds,
-            seed_low=None if over_seeds is None else max(0.0, over_seeds[0]),
-            seed_high=None if over_seeds is None else min(1.0, over_seeds[1]),
-            seed_half_width=None if over_seeds is None else (over_seeds[1] - over_seeds[0]) / 2.0,
-            seed_interval=None if over_seeds is None else "student-t",
-        )
+        return with_seeds(self.mean(), self.per_seed(), "wilson-clustered" if self.grouped else "wilson")
+
+
+def with_seeds(over_examples: ClusteredEstimate, seeds: dict[int, float], interval: str) -> Estimate:
+    """An accuracy with its interval over examples and Student's t over training seeds, both cut to [0, 1]."""
+    over_seeds = t_interval(list(seeds.values()), CONFIDENCE)
+    return Estimate(
+        value=over_examples.value,
+        low=max(0.0, over_examples.low),
+        high=min(1.0, over_examples.high),
+        n=over_examples.n,
+        n_effective=over_examples.n_effective,
+        interval=interval,
+        seeds=seeds,
+        seed_low=None if over_seeds is None else max(0.0, over_seeds[0]),
+        seed_high=None if over_seeds is None else min(1.0, over_seeds[1]),
+        seed_half_width=None if over_seeds is None else (over_seeds[1] - over_seeds[0]) / 2.0,
+        seed_interval=None if over_seeds is None else "student-t",
+    )
 
 
 def read_outcomes(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from robusteval.schema.specs import CELLS
@@ -39,6 +41,14 @@ def _flat(table: SuiteTable, row: MethodScore) -> dict[str, Any]:
     for name in table.threats[1:]:
         threat = row.threats.get(name, ThreatScore())
         flat |= _flat_estimate(f"r_id[{name}]", threat.r_id) | _flat_estimate(f"r_ood[{name}]", threat.r_ood)
+    if len(table.threats) > 1 and any(one.union for one in table.rows):
+        together = row.union or ThreatScore()
+        flat |= _flat_estimate("r_id_union", together.r_id) | _flat_estimate("r_ood_union", together.r_ood)
+    if table.unseen_threats:
+        flat |= _flat_estimate("r_ood_threats", row.r_ood_threats)
+        flat |= _flat_estimate("r_ood_overall", row.r_ood_overall)
+    for name in table.unseen_threats:
+        flat |= _flat_estimate(f"r_unseen[{name}]", row.unseen.get(name))
     for name, gap in row.gaps:
         for field in ("value", "low", "high"):
             flat[name if field == "value" else f"{name}_{field}"] = None if gap is None else getattr(gap, field)
@@ -91,23 +101,43 @@ def to_plain_rows(table: SuiteTable) -> tuple[list[str], list[list[str]]]:
     """
     columns = [column for column in CELLS if any(row.column(column) for row in table.rows)]
     header = ["method", *(HEADINGS[column] for column in columns)]
-    extra = [(name, side) for name in table.threats[1:] for side in ("r_id", "r_ood")]
-    extra = [(name, side) for name, side in extra if any(_threat_estimate(row, name, side) for row in table.rows)]
-    header += [f"{HEADINGS[side]} {name}" for name, side in extra]
+    extra = [column for column in _further_columns(table) if any(column.read(row) for row in table.rows)]
+    header += [column.heading for column in extra]
     header += ["passes/example", "start passes", "train s", "Pareto"]
     rows = []
     for row in table.rows:
         cells = [row.method, *(_accuracy(row.column(column)) for column in columns)]
-        cells += [_accuracy(_threat_estimate(row, name, side)) for name, side in extra]
+        cells += [_accuracy(column.read(row)) for column in extra]
         cells += [_count(row.train_passes_per_example), _count(row.start_passes_per_example)]
         cells += [_count(row.train_wall_s), "*" if row.pareto else "" if row.ranked else "unranked"]
         rows.append(cells)
     return header, rows
 
 
-def _threat_estimate(row: MethodScore, name: str, side: str) -> Estimate | None:
-    found: Estimate | None = getattr(row.threats.get(name, ThreatScore()), side)
-    return found
+@dataclass(frozen=True)
+class _Column:
+    """A column besides the four: its heading, and where its number is."""
+
+    heading: str
+    read: Callable[[MethodScore], Estimate | None]
+
+
+def _further_columns(table: SuiteTable) -> list[_Column]:
+    """Further threats, the union of all, and the mean over unseen ones."""
+    sides = ("r_id", "r_ood")
+    columns = [
+        _Column(f"{HEADINGS[side]} {name}", _of_threat(name, side)) for name in table.threats[1:] for side in sides
+    ]
+    columns += [_Column(f"{HEADINGS[side]} union", _of_union(side)) for side in sides]
+    return [*columns, _Column("R_ood threats", lambda row: row.r_ood_threats)]
+
+
+def _of_threat(name: str, side: str) -> Callable[[MethodScore], Estimate | None]:
+    return lambda row: getattr(row.threats.get(name, ThreatScore()), side)
+
+
+def _of_union(side: str) -> Callable[[MethodScore], Estimate | None]:
+    return lambda row: getattr(row.union or ThreatScore(), side)
 
 
 def _accuracy(estimate: Estimate | None) -> str:
@@ -148,7 +178,7 @@ def notes(table: SuiteTable) -> list[str]:
     )
     symbols = ", ".join(HEADINGS[column] for column in table.pareto)
     lines.append(f"Pareto *: no other complete row is at least as good in all of {symbols} and better in one.")
-    return lines + _selection_note(table) + _row_notes(table)
+    return lines + _threat_notes(table) + _selection_note(table) + _row_notes(table)
 
 
 def _columns_note(table: SuiteTable) -> str:
@@ -164,6 +194,19 @@ def _columns_note(table: SuiteTable) -> str:
     if counts:
         text += f"; examples: {', '.join(counts)}"
     return text + (f"; R under {table.threats[0]}." if table.threats else ".")
+
+
+def _threat_notes(table: SuiteTable) -> list[str]:
+    """What the union and the unseen threats are."""
+    lines = []
+    if any(row.union for row in table.rows):
+        lines.append(f"union: examples that are robust under every one of {', '.join(table.threats)}.")
+    if table.unseen_threats:
+        lines.append(
+            f"R_ood threats: in distribution, mean over the unseen threats {', '.join(table.unseen_threats)}; not part "
+            "of R_ood. --json has each, and the mean of both as r_ood_overall."
+        )
+    return lines
 
 
 def _selection_note(table: SuiteTable) -> list[str]:

@@ -69,7 +69,7 @@ class Gaps(Frozen):
 
 
 class ThreatScore(Frozen):
-    """Robust accuracy under a further threat model."""
+    """Robust accuracy under a further threat model, or under several at once."""
 
     r_id: Estimate | None = None
     """In distribution."""
@@ -168,6 +168,14 @@ class MethodScore(Frozen):
     """Robust accuracy under distribution shift."""
     threats: dict[str, ThreatScore] = {}
     """Further threat models."""
+    union: ThreatScore | None = None
+    """Under every one of several threat models, example by example; absent with one threat, or if not asked for."""
+    r_ood_threats: Estimate | None = None
+    """Mean robust accuracy over the unseen threats, in distribution; absent unless every one of them has a result."""
+    r_ood_overall: Estimate | None = None
+    """Mean of `r_ood` and `r_ood_threats`: what OODRobustBench calls OOD robustness."""
+    unseen: dict[str, Estimate] = {}
+    """Robust accuracy in distribution under each unseen threat."""
     gaps: Gaps = Gaps()
     """Differences between the columns."""
     domains: tuple[DomainScore, ...] = ()
@@ -217,6 +225,8 @@ class SuiteTable(Frozen):
     """What it answers."""
     threats: tuple[str, ...]
     """Threat models; the first one fills the robust columns."""
+    unseen_threats: tuple[str, ...] = ()
+    """Threat models of the unseen threats."""
     id_domains: tuple[str, ...]
     """Domains of the in-distribution half."""
     ood_domains: tuple[str, ...]

@@ -9,7 +9,7 @@ missing or failed cell is shown with what there is, is not ranked, and nothing i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 from robusteval.schema.errors import UsageError, unknown_name
 from robusteval.schema.plans import RowSeed, StoredPlan, role_of
@@ -39,6 +39,7 @@ from robusteval.scoring.results import (
     ThreatScore,
     Worst,
 )
+from robusteval.scoring.threats import distinct_names, union_score, unseen_scores
 from robusteval.stats.intervals import ClusteredEstimate
 from robusteval.stats.pareto import pareto_front
 
@@ -68,7 +69,8 @@ def score(plan: StoredPlan, records: Records, groups: Groups = each_alone) -> Su
         version=plan.version,
         suite_digest=plan.suite_digest,
         summary=plan.summary,
-        threats=threat_names(plan),
+        threats=distinct_names(plan.threats),
+        unseen_threats=distinct_names(plan.unseen_threats),
         id_domains=plan.id_domains,
         ood_domains=plan.ood_domains,
         pareto=columns,
@@ -111,12 +113,6 @@ def column_value(row: MethodScore, column: str) -> float | None:
     return found.value if isinstance(found, Estimate) else found
 
 
-def threat_names(plan: StoredPlan) -> tuple[str, ...]:
-    """Distinct names of the plan's threat models; those that occur again carry their index."""
-    names = [str(threat) for threat in plan.threats]
-    return tuple(name if names.index(name) == index else f"{name}#{index}" for index, name in enumerate(names))
-
-
 class _Reader:
     """Reads the rows of one plan."""
 
@@ -128,7 +124,11 @@ class _Reader:
 
     def outcomes(self, label: str, column: Cell, threat: int = 0, outcome: str | None = None) -> Outcomes | None:
         """Outcomes of one column of one row, unpacked once."""
-        key = (label, role_of(column, threat), outcome or _OUTCOME[column])
+        return self.role(label, role_of(column, threat), outcome or _OUTCOME[column])
+
+    def role(self, label: str, role: str, outcome: str) -> Outcomes | None:
+        """Outcomes of one role of one row, unpacked once."""
+        key = (label, role, outcome)
         if key not in self._read:
             self._read[key] = read_outcomes(self.plan.row(label), key[1], key[2], self.records, self.groups)
         return self._read[key]
@@ -143,8 +143,12 @@ class _Reader:
             recipe=seeds[0].method,
             **{column: None if outcomes is None else outcomes.estimate() for column, outcomes in found.items()},
             threats={
-                name: self._threat(label, index) for index, name in enumerate(threat_names(self.plan)) if index > 0
+                name: self._threat(label, index)
+                for index, name in enumerate(distinct_names(self.plan.threats))
+                if index > 0
             },
+            union=union_score(self.plan, partial(self.outcomes, label)),
+            **unseen_scores(self.plan, partial(self.role, label), found["r_ood"]),
             gaps=self._gaps(label, found),
             domains=domains,
             worst=_worst(domains),

@@ -224,11 +224,18 @@ def _by_margin(evidence: Evidence, margin: float, alpha: float, level: float) ->
         return "pass", f"at most {_points(max(0.0, -low))} worse, {allowed} are allowed", None
     if high < -margin:
         return "regressed", f"at least {_points(-high)} worse, {allowed} are allowed", None
-    distance = evidence.value + margin
-    end = low if distance > 0 else high
-    needed = None if distance == 0 else round(evidence.n * ((evidence.value - end) / distance) ** 2) + 1
-    words = f"; about {needed} examples would decide" if needed is not None and needed < 10_000_000 else ""
+    needed = _needed_for_margin(evidence, margin, low, high)
+    words = f"; about {needed} examples would decide" if needed is not None else ""
     return "inconclusive", f"between {_points(high)} and {_points(low)}, across -{allowed}{words}", needed
+
+
+def _needed_for_margin(evidence: Evidence, margin: float, low: float, high: float) -> int | None:
+    """Examples with which an interval around the same difference would clear the margin; widths shrink as 1/sqrt(n)."""
+    distance = evidence.value + margin
+    end = low if distance > 0.0 else high
+    if abs(distance) < 1e-4 or evidence.repeated is not None:
+        return None
+    return round(evidence.n * ((evidence.value - end) / distance) ** 2) + 1
 
 
 def _points(value: float) -> str:

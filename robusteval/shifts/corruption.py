@@ -22,7 +22,7 @@ class CorruptionParams(Frozen):
     severity: Severity = 3
     """From 1 to 5."""
     mode: Mode = "replay"
-    """`replay`: as exact as it gets; `fast`: on the device throughout, within the tolerance that the corruption states."""
+    """`replay`: as exact as it gets; `fast`: on the device throughout, within the tolerance that it states."""
     table: str = TABLE
     """Digest of the constants and of the engine's protocol version; a record names what it was made with."""
 

@@ -206,3 +206,21 @@ def difference(first: ClusteredEstimate, second: ClusteredEstimate) -> Clustered
 
 def _square_and_add(first: float, second: float, correlation: float) -> float:
     return math.sqrt(max(0.0, first * first - 2.0 * correlation * first * second + second * second))
+
+
+def average(first: ClusteredEstimate, second: ClusteredEstimate) -> ClusteredEstimate:
+    """Interval of `(first + second) / 2`, by the same rule and with the same correlation as `difference`.
+
+    The counts are those of the smaller sample.
+    """
+    mirrored = ClusteredEstimate(
+        -second.value,
+        -second.high,
+        -second.low,
+        second.n,
+        second.n_effective,
+        {name: -part for name, part in second.influence.items()},
+    )
+    total = difference(first, mirrored)
+    halves = {name: part / 2.0 for name, part in total.influence.items()}
+    return ClusteredEstimate(total.value / 2, total.low / 2, total.high / 2, total.n, total.n_effective, halves)

@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, gammaln, ndtri
+from scipy.special import bdtr, gammaln, ndtri, xlog1py, xlogy
 
-_SPREAD = 8.0
-"""Counts further than so many standard deviations from their mean are left out; they weigh less than 1e-14."""
+_SPREAD = 7.0
+"""Counts further than so many standard deviations from their mean are left out; they weigh less than 1e-10."""
 
 
 def _check(drop: float, churn: float, alpha: float) -> None:
@@ -33,7 +33,7 @@ def critical_losses(changed: NDArray[np.int64], alpha: float) -> NDArray[np.int6
     """
     centre = changed / 2.0 + float(ndtri(1.0 - alpha)) * np.sqrt(changed) / 2.0
     # The normal approximation is off by one or two at most; the exact tail decides among its neighbours.
-    losses = np.floor(centre).astype(np.int64)[:, None] + np.arange(-3, 8)[None, :]
+    losses = np.floor(centre).astype(np.int64)[:, None] + np.arange(-1, 5)[None, :]
     losses = np.clip(losses, 0, changed[:, None] + 1)
     gains = changed[:, None] - losses
     tail = np.where(gains >= 0, bdtr(np.maximum(gains, 0), np.maximum(changed[:, None], 1), 0.5), 0.0)
@@ -67,14 +67,13 @@ def mcnemar_power(n: int, drop: float, churn: float, alpha: float = 0.05) -> flo
     reachable = needed <= changed
     missed = bdtr(np.maximum(needed - 1, 0), np.maximum(changed, 1), min(1.0, loss))
     seen = np.where(needed <= 0, 1.0, 1.0 - missed)
-    return float(min(1.0, np.sum(np.where(reachable, seen, 0.0) * _binomial(changed, n, share))))
+    weights = _binomial(changed.astype(np.float64), n, share)
+    return float(min(1.0, np.sum(np.where(reachable, seen, 0.0) * weights)))
 
 
-def _binomial(counts: NDArray[np.int64], n: int, share: float) -> NDArray[np.float64]:
-    if share >= 1.0:
-        return (counts == n).astype(np.float64)
+def _binomial(counts: NDArray[np.float64], n: int, share: float) -> NDArray[np.float64]:
     log = gammaln(n + 1.0) - gammaln(counts + 1.0) - gammaln(n - counts + 1.0)
-    found: NDArray[np.float64] = np.exp(log + counts * math.log(share) + (n - counts) * math.log1p(-share))
+    found: NDArray[np.float64] = np.exp(log + xlogy(counts, share) + xlog1py(n - counts, -share))
     return found
 
 
@@ -89,12 +88,14 @@ def examples_needed(
         ValueError: an argument is out of range.
     """
     _check(drop, churn, alpha)
-    above = 1
+    above = max(1, int(_approximate(drop, churn, alpha, power)))
     while mcnemar_power(above, drop, churn, alpha) < power:
-        above *= 2
+        above = above * 5 // 4 + 1
         if above > limit:
             return None
-    below = above // 2
+    below = above
+    while below > 0 and mcnemar_power(below, drop, churn, alpha) >= power:
+        above, below = below, below * 4 // 5
     while above - below > 1:
         middle = (above + below) // 2
         if mcnemar_power(middle, drop, churn, alpha) < power:
@@ -104,15 +105,22 @@ def examples_needed(
     return above
 
 
+def _approximate(drop: float, churn: float, alpha: float, power: float) -> float:
+    """Examples needed, in the normal approximation."""
+    return float(ndtri(1.0 - alpha) + ndtri(power)) ** 2 * min(1.0, churn + drop) / drop**2
+
+
 def detectable_drop(n: int, churn: float, alpha: float = 0.05, power: float = 0.8) -> float:
     """Smallest drop that the test on `n` examples finds with `power`, to 0.01 points; 1 if there is none.
 
     Raises:
         ValueError: an argument is out of range.
     """
-    below, above = 0, 10_000
     if mcnemar_power(n, 1.0, churn, alpha) < power:
         return 1.0
+    below, above = 0, 1
+    while above < 10_000 and mcnemar_power(n, above / 10_000, churn, alpha) < power:
+        below, above = above, min(10_000, 4 * above)
     while above - below > 1:
         middle = (above + below) // 2
         if mcnemar_power(n, middle / 10_000, churn, alpha) < power:

@@ -46,6 +46,10 @@ class Scratch:
             raise CorruptRecordError(f"{path}: the saved state is damaged; {RESTART}")
         return blob
 
+    def drop(self, name: str) -> None:
+        """Delete the blob under `name` if there is one."""
+        (self.folder / name).unlink(missing_ok=True)
+
     def damaged(self) -> dict[Path, str]:
         """Files that do not match their digest, with what is wrong."""
         found = {}

@@ -110,3 +110,26 @@ def test_read_only_and_memory_mapped_images_are_served(tmp_path: Path) -> None:
     for images in (np.load(tmp_path / "pixels.npy", mmap_mode=mode) for mode in ("r", "c")):
         mapped = ImageSet(images, data.labels, data.ids, data.groups, data.domains, data.classes)
         assert same(DeviceSet(mapped).batch(slice(0, 5)), DeviceSet(data).batch(slice(0, 5)))
+
+
+def test_drawn_batches_hold_equally_many_examples_of_each_domain_and_depend_on_seed_and_epoch_alone() -> None:
+    data = DeviceSet(image_set(95, ("a",) * 5 + ("b",) * 90))
+    batches = list(data.drawn(8, seed=1, epoch=2, steps=30))
+    assert len(batches) == 30
+    assert all(torch.bincount(batch.domains, minlength=2).tolist() == [4, 4] for batch in batches)
+    again = list(data.drawn(8, seed=1, epoch=2, steps=30))
+    assert all(torch.equal(a.keys, b.keys) for a, b in zip(batches, again, strict=True))
+    other = list(data.drawn(8, seed=1, epoch=3, steps=30))
+    assert not all(torch.equal(a.keys, b.keys) for a, b in zip(batches, other, strict=True))
+
+
+def test_drawing_is_with_replacement() -> None:
+    data = DeviceSet(image_set(40))
+    (batch,) = data.drawn(40, seed=0, epoch=0, steps=1)
+    assert len(set(batch.keys.tolist())) < 40
+
+
+def test_a_batch_that_does_not_divide_among_the_domains_cannot_be_drawn() -> None:
+    data = DeviceSet(image_set(10, ("a",) * 5 + ("b",) * 5))
+    with pytest.raises(ValueError, match="does not divide"):
+        next(data.drawn(7, seed=0, epoch=0, steps=1))

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from robusteval.data.batches import Batch, DeviceSet
 from robusteval.evaluators.adversarial import AdversarialEvaluator, AdversarialParams
 from robusteval.evaluators.base import EvaluationContext
-from robusteval.evaluators.masking import Tally, black_box_flags
+from robusteval.evaluators.masking import (
+    CHECKED,
+    Spread,
+    Tally,
+    black_box_flags,
+    convergence_flags,
+    masking_flags,
+)
+from robusteval.evaluators.output_checks import output_flags
 from robusteval.models.classifier import Classifier
 from robusteval.schema.types import Access, Epsilon, Norm, ThreatModel
 
@@ -58,9 +70,13 @@ class BatchNormalised(Wrapped):
 
 
 class NanLogits(Wrapped):
+    """Answers with NaN wherever an image is no longer one of 255 levels; on the images themselves that is an error."""
+
     def forward(self, images: Tensor) -> Tensor:
         logits = self.network(images)
-        return torch.where(images.flatten(1).mean(dim=1, keepdim=True) > 0, float("nan") * logits, logits)
+        levels = (images * 0.25 + 0.5).flatten(1) * 255
+        moved = ((levels - levels.round()).abs() > 0.01).any(dim=1, keepdim=True)
+        return torch.where(moved, float("nan") * logits, logits)
 
 
 class NanGradient(Wrapped):
@@ -82,10 +98,69 @@ class Shattered(Wrapped):
         return self.network(images + 1e-3 * (images * 1e5).sin())
 
 
+class Counting(Wrapped):
+    """Turns its logits a little with every call."""
+
+    calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        logits = self.network(images)
+        return logits + 0.3 * float(self.calls % 3) * logits.roll(1, dims=1)
+
+
+class Remembering(Wrapped):
+    """Adds up what it has seen; the sum does not change its answers yet."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.register_buffer("total", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.total += images.detach().sum()
+        return self.network(images)
+
+
+class Purifying(Wrapped):
+    """Moves the image to where the network is surer before it answers."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.enable_grad():
+            start = images.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.network(start).amax(dim=1).sum(), start)
+        return self.network(images + 0.02 * gradient.sign())
+
+
+class StubbornDropout(Wrapped):
+    """Leaves its dropout on whatever it is told."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(self.dropout.train()(images))
+
+
+class Loud(Wrapped):
+    def forward(self, images: Tensor) -> Tensor:
+        return 1000 * self.network(images)
+
+
+class Quiet(Wrapped):
+    def forward(self, images: Tensor) -> Tensor:
+        return 1e-6 * self.network(images)
+
+
 DEFENCES: dict[str, tuple[type[Wrapped], set[str]]] = {
     "softmax": (Softmax, {"softmax-output"}),
     "noise": (Noisy, {"randomised-output"}),
-    "quantised": (Quantised, {"zero-gradient", "unbounded-epsilon-does-not-reach-zero"}),
+    "quantised": (Quantised, {"quantised-input", "zero-gradient", "unbounded-epsilon-does-not-reach-zero"}),
+    "call counter": (Counting, {"dynamic-output"}),
+    "purifier": (Purifying, {"dynamic-output"}),
+    "dropout left on": (StubbornDropout, {"train-mode-left-on", "randomised-output"}),
+    "loud": (Loud, {"logit-scale", "zero-gradient"}),
+    "quiet": (Quiet, {"logit-scale"}),
     "hard votes": (HardVotes, {"zero-gradient"}),
     "batch statistics": (BatchNormalised, {"batch-dependent-output"}),
     "nan logits": (NanLogits, {"nan-logits"}),
@@ -95,7 +170,11 @@ DEFENCES: dict[str, tuple[type[Wrapped], set[str]]] = {
 }
 ONLY_FOR: dict[str, set[str]] = {
     "softmax-output": {"softmax"},
-    "randomised-output": {"noise"},
+    "randomised-output": {"noise", "dropout left on"},
+    "dynamic-output": {"call counter", "purifier"},
+    "train-mode-left-on": {"dropout left on"},
+    "quantised-input": {"quantised"},
+    "logit-scale": {"loud", "quiet"},
     "batch-dependent-output": {"batch statistics"},
     "nan-logits": {"nan logits"},
     "nan-gradient": {"nan gradient", "nan logits"},
@@ -126,6 +205,78 @@ def test_a_masked_defence_is_flagged_for_its_own_reason(defence, task) -> None:
     found = {flag.code for flag in flags(defended(task, wrapper), task.data, wide)}
     assert expected <= found
     assert all(defence in ONLY_FOR.get(code, {defence}) for code in found)
+
+
+def right(task) -> Batch:
+    """Examples that the plain model gets right."""
+    batch = DeviceSet(task.data).batch(slice(None))
+    keep = (task.model.predict(batch.images) == batch.labels).nonzero().flatten()[:CHECKED]
+    return DeviceSet(task.data).batch(keep)
+
+
+def checked(task, model):
+    return masking_flags(model, right(task), THREAT, 0)
+
+
+def test_a_model_that_remembers_is_dynamic_though_its_answers_do_not_change_yet(task) -> None:
+    model = defended(task, Remembering)
+    with model.frozen():
+        (flag,) = output_flags(model, right(task), 0)
+    assert flag.code == "dynamic-output"
+    assert "1 buffers: network.total" in flag.evidence
+
+
+def test_the_checks_leave_modes_buffers_and_every_random_generator_as_they_were(task) -> None:
+    for wrapper in (Noisy, StubbornDropout, Remembering):
+        model = defended(task, wrapper)
+        before = [module.training for module in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}
+        states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+        with model.frozen():
+            output_flags(model, right(task), 0)
+        assert [module.training for module in model.modules()] == before[0]
+        assert all(torch.equal(value, before[1][name]) for name, value in model.state_dict().items())
+        assert torch.equal(torch.get_rng_state(), states[0]) or wrapper is not Remembering
+        assert random.getstate() == states[1]
+        assert (np.random.get_state()[1] == states[2]).all()
+
+
+@pytest.mark.parametrize("source", ["random", "numpy"])
+def test_a_model_that_draws_from_another_library_is_randomised(source, task) -> None:
+    class Elsewhere(Wrapped):
+        def forward(self, images: Tensor) -> Tensor:
+            draw = random.random() if source == "random" else np.random.random()
+            return self.network(images) * (1 + draw)
+
+    found = {flag.code for flag in checked(task, defended(task, Elsewhere))}
+    assert "randomised-output" in found
+    assert "dynamic-output" not in found
+
+
+def test_the_checks_of_a_plain_model_cost_a_bounded_number_of_passes(task) -> None:
+    before = task.model.passes.snapshot()
+    assert checked(task, task.model) == ()
+    spent = task.model.passes.since(before)
+    assert spent.forward <= 80 * CHECKED
+    assert spent.backward <= 60 * CHECKED
+
+
+@pytest.mark.parametrize(
+    ("late", "seen", "n", "flagged"),
+    [
+        ((0, 0), (50, 40), 50, False),
+        ((2, 0), (50, 40), 50, False),
+        ((2, 1), (50, 40), 50, True),
+        ((9, 10), (1000, 900), 1000, False),
+        ((9, 11), (1000, 900), 1000, True),
+    ],
+)
+def test_an_accuracy_that_still_falls_in_the_second_half_of_the_steps_is_flagged(late, seen, n, flagged) -> None:
+    spreads = [Spread("apgd-ce", 100, late[0], seen[0]), Spread("square", 5000, late[1], seen[1])]
+    found = convergence_flags(spreads, n)
+    assert [flag.code for flag in found] == ["not-converged"] * flagged
+    for flag in found:
+        assert f"{sum(late)} of {n}" in flag.evidence
+        assert f"square {late[1]} of {seen[1]} after step 2500 of 5000" in flag.evidence
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

@@ -5,7 +5,7 @@ import torch
 
 from robusteval.methods import erm, pgd_at
 from robusteval.methods.trainer import steps_per_epoch, train
-from robusteval.schema.errors import CellError, CorruptRecordError, DataError
+from robusteval.schema.errors import CellError, CorruptRecordError, DataError, UsageError
 from robusteval.store.scratch import Scratch
 
 
@@ -40,6 +40,9 @@ METHODS = {
     "sgd": lambda: erm.Erm(erm.Params(epochs=4, batch_size=16, lr=0.05)),
     "adam": lambda: erm.Erm(
         erm.Params(epochs=4, batch_size=16, lr=0.01, optimizer="adam", augment=[{"name": "flip"}], schedule="cyclic")
+    ),
+    "drawn": lambda: erm.Erm(
+        erm.Params(iterations=11, evaluate_every=4, batch_size=16, lr=0.05, select="best-validation")
     ),
     "best": lambda: pgd_at.PgdTraining(
         pgd_at.Params(epochs=4, batch_size=16, lr=0.1, steps=1, epsilon="0.1", select="best-validation")
@@ -269,3 +272,28 @@ def test_examples_of_all_domains_are_mixed(network, stripes):
     )
     assert all(0 < domains.double().mean() < 1 for domains in seen)
     assert torch.equal(torch.cat(seen).bincount(), torch.tensor([30, 30]))
+
+
+def test_a_run_counted_in_iterations_validates_every_so_many_and_stops_exactly(network, stripes):
+    method = erm.Erm(erm.Params(iterations=11, evaluate_every=4, batch_size=16, lr=0.05))
+    outcome = train(method, model=network(0), train=stripes(40), validation=stripes(20, 1), seed=0)
+    assert [entry["step"] for entry in outcome.history] == [4.0, 8.0, 11.0]
+    assert outcome.budget.forward == outcome.budget.backward == 11 * 16
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_scale(network, stripes):
+    model = network(0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    method = erm.Erm(erm.Params(epochs=1, batch_size=16, lr=0.1, batch_norm="frozen"))
+    after = train(method, model=model, train=stripes(40), validation=stripes(20, 1), seed=0).model.state_dict()
+    statistics = [name for name in before if "running" in name or "num_batches" in name]
+    assert statistics and all(torch.equal(before[name], after[name]) for name in statistics)
+    scales = [name.replace("running_mean", "weight") for name in statistics if name.endswith("running_mean")]
+    assert all(not torch.equal(before[name], after[name]) for name in scales)
+
+
+def test_batches_that_do_not_divide_among_the_domains_are_refused(network, stripes):
+    data = stripes(40, 0, ("plain", "fancy"))
+    method = erm.Erm(erm.Params(iterations=2, batch_size=7))
+    with pytest.raises(UsageError, match="does not divide among 2 training domains"):
+        train(method, model=network(0), train=data, validation=data, seed=0)

@@ -1,0 +1,1 @@
+"""Published results as reported entries: every field kept, no number invented, every file that fails named."""

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robusteval.leaderboard.boards import Board, boards_folder, boards_in, find_board, load_board
+from robusteval.leaderboard.shelf import Shelf
+from robusteval.schema.errors import UnknownNameError
+from robusteval.schema.source import SourceError
+
+PLAIN = """\
+name: b
+version: 1
+title: A board
+columns:
+  - {key: a_id, title: Clean accuracy}
+  - {key: best, title: Best known}
+order: [best]
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    place = folder / "b"
+    place.mkdir(exist_ok=True)
+    (place / "board.yaml").write_text(text)
+    return place
+
+
+def test_a_board_is_written_and_read_back_unchanged(shelf: Shelf, board: Board) -> None:
+    assert load_board(shelf.folder) == board
+
+
+def test_a_short_board_gets_its_defaults(tmp_path: Path) -> None:
+    board = load_board(write(tmp_path, PLAIN))
+    assert (board.suite, board.cells, board.ties.alpha) == (None, ("a_id",), 0.05)
+    assert board.column("best").unit == "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("order: [best]", "order: [bset]", 1, "did you mean 'best'"),
+        ("order: [best]", "oder: [best]", 7, "unknown key 'oder'; did you mean 'order'?"),
+        ("version: 1", "version: one", 2, "version must be a whole number"),
+        ("key: best", "key: a_id", 1, "two columns are called 'a_id'"),
+        ("name: b", "name: c", 1, "the folder is called 'b'"),
+        ("title: A board", 'title: "A \\u202e board"', 3, "control character"),
+        ("order: [best]", "order: [best]\nsuite: {name: s, version: 1}", 1, "ids has no digest for a_id"),
+        ("order: [best]", "order: [best]\nids: {'r_id@0': '" + "0" * 64 + "'}", 1, "the board has 0 threats"),
+        ("order: [best]", "order: [best]\nties: {alpha: 0.7}", 8, "ties.alpha must be less than 0.5"),
+        ("order: [best]", "order: [best]\norder: [a_id]", 8, "duplicate key 'order'"),
+    ],
+)
+def test_a_mistake_is_named_by_file_and_line(tmp_path: Path, old: str, new: str, line: int, says: str) -> None:
+    place = write(tmp_path, PLAIN.replace(old, new, 1))
+    with pytest.raises(SourceError) as caught:
+        load_board(place)
+    assert str(caught.value).startswith(f"{place / 'board.yaml'}:{line}: ")
+    assert says in str(caught.value)
+
+
+def test_an_absent_or_empty_board_says_what_a_board_is(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="robusteval board ls"):
+        load_board(tmp_path)
+    with pytest.raises(SourceError, match="a board needs at least name, version, title and columns"):
+        load_board(write(tmp_path, ""))
+    with pytest.raises(SourceError, match="a board is a map"):
+        load_board(write(tmp_path, "[1]"))
+
+
+def test_boards_are_found_by_folder_by_file_and_not_by_a_wrong_name(shelf: Shelf) -> None:
+    assert find_board(shelf.folder) == find_board(shelf.folder / "board.yaml") == shelf.folder
+    with pytest.raises(UnknownNameError, match="unknown board 'nowhere'"):
+        find_board("nowhere")
+
+
+def test_every_packaged_board_loads() -> None:
+    for name, folder in boards_in(boards_folder()).items():
+        assert load_board(folder).name == name
+        assert Shelf(folder).read().problems == ()
