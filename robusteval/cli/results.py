@@ -264,6 +264,9 @@ def _found(record: ResultRecord) -> list[tuple[str, str]]:
         facts.append(("passes", json.dumps(record.evaluation.budget.model_dump())))
         named = (("spec", record.evaluation.spec), ("details", record.evaluation.details))
         facts += [(name, value) for name, value in named if value is not None]
+        if record.evaluation.images:
+            again = f"robusteval replay {record.cell_key[:12]} verifies them"
+            facts.append(("images", f"{len(record.evaluation.images)} files of adversarial images; {again}"))
     if record.training is not None:
         training = record.training
         facts += [

@@ -26,6 +26,8 @@ DATASETS: Registry[type[Dataset[Any]]] = Registry(
         "cifar10-c": ("robusteval.data.cifar_shifts:Cifar10C", "CIFAR-10 under 19 corruptions, published .npy files"),
         "cifar100-c": ("robusteval.data.cifar_shifts:Cifar100C", "CIFAR-100 under 19 corruptions, published files"),
         "cifar10.1": ("robusteval.data.cifar_shifts:Cifar101", "new test images for CIFAR-10, versions v4 and v6"),
+        "imagenet": ("robusteval.data.imagenet:ImageNet", "ImageNet with V2, A, R and Sketch as domains, from folders"),
+        "csv": ("robusteval.data.csv_index:CsvIndex", "image files in a list: path, label, domain, split"),
         "pacs": ("robusteval.data.multi_domain:Pacs", "art paintings, cartoons, photos and sketches, 7 classes"),
         "vlcs": ("robusteval.data.multi_domain:Vlcs", "photos from four collections, 5 classes"),
         "office-home": (

@@ -6,6 +6,7 @@ arXiv 1806.00451.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -60,9 +61,9 @@ class _CifarArrays(TestArrays[CifarShiftParams]):
         return (3, _SIDE, _SIDE)
 
     @property
+    @abstractmethod
     def _names(self) -> tuple[str, ...]:
         """Files that belong to the dataset."""
-        raise DataError(f"dataset {self.name!r} has no files")
 
     @cached_property
     def _root(self) -> Path:

@@ -165,6 +165,13 @@ class Dataset(ABC, Generic[P]):
         """Per-channel standard deviation that models of this dataset normalise with."""
         return (0.5,) * self.image_shape[0]
 
+    def class_subset(self, domain: str) -> tuple[int, ...] | None:
+        """Labels of a domain that has fewer classes by its making, ascending; None where every class counts.
+
+        Examples of such a domain are classified among these alone, as ImageNet-A and ImageNet-R ask for.
+        """
+        return None
+
     @abstractmethod
     def ids(self, domain: str, split: Split) -> tuple[str, ...]:
         """Example ids of one domain and split in canonical order; cheap, no pixel is read."""

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,8 @@ class DecodingParams(Frozen):
     fit: Literal["crop", "stretch"] = "crop"
     """How a picture becomes a square: `crop` resizes the shorter side and keeps the centre; `stretch` resizes both
     sides, whatever the proportions, as DomainBed does."""
+    centre: Annotated[float, Field(gt=0.0, le=1.0, strict=True)] = 1.0
+    """Share of the square that `crop` keeps, around its centre: 0.875 is the usual 224 out of 256 pixels."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter of the resizing, antialiased."""
     cache: str | None = Field(default=None, min_length=1)
@@ -129,17 +131,23 @@ class IndexedImages(Dataset[T]):
         manifest = self._cache / "manifests" / f"{sha256_hex(str(self._root).encode())[:32]}.json"
         digests = content_digests(self._root, self._files, manifest)
         sources = tuple(Source(file.path, digests[file.path]) for file in self._files)
-        stretched = " stretch" if self._stretch else ""
-        lines = [f"{_DECODING} {self.params.size} {self.params.interpolation}{stretched}"]
+        decoder = self._decoder
+        stretched = " stretch" if decoder.stretch else ""
+        centred = f" centre {decoder.centre}" if decoder.centre != 1.0 else ""
+        lines = [f"{_DECODING} {self.params.size} {self.params.interpolation}{stretched}{centred}"]
         lines += [f"{source.digest} {source.path}" for source in sources]
         return sha256_hex("\0".join(lines).encode()), sources
 
     @property
-    def _stretch(self) -> bool:
-        return self.params.fit == "stretch" and self.params.size is not None
+    def _decoder(self) -> Decoder:
+        params = self.params
+        if params.size is None:
+            return Decoder(None, RESAMPLING[params.interpolation])
+        stretch = params.fit == "stretch"
+        return Decoder(params.size, RESAMPLING[params.interpolation], stretch, 1.0 if stretch else params.centre)
 
     @cached_property
     def _pixels(self) -> PixelCache:
         digest, sources = self._content
-        decoder = Decoder(self.params.size, RESAMPLING[self.params.interpolation], stretch=self._stretch)
-        return PixelCache(self._cache / "pixels" / f"{digest}.npy", self._root, sources, self.image_shape, decoder)
+        path = self._cache / "pixels" / f"{digest}.npy"
+        return PixelCache(path, self._root, sources, self.image_shape, self._decoder)

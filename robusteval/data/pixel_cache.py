@@ -60,11 +60,13 @@ class Decoder:
         size: side of the square that is left of the image, resized with antialiasing; None keeps the image as it is.
         resample: filter of the resizing.
         stretch: resize the whole image, whatever its proportions, instead of its largest centred square.
+        centre: share of that square's side, around its centre, which is kept.
     """
 
     size: int | None
     resample: Image.Resampling
     stretch: bool = False
+    centre: float = 1.0
 
     def __call__(self, data: bytes) -> NDArray[np.uint8]:
         """Pixels (3, H, W); grey becomes three equal channels, transparency is dropped."""
@@ -74,7 +76,7 @@ class Decoder:
             picture = image.convert("RGBA").convert("RGB") if image.mode in ("P", "PA") else image.convert("RGB")
         if self.size is not None:
             width, height = picture.size
-            side = min(width, height)
+            side = min(width, height) * self.centre
             left, top = (width - side) / 2, (height - side) / 2
             box = None if self.stretch else (left, top, left + side, top + side)
             picture = picture.resize((self.size, self.size), self.resample, box=box)

@@ -43,7 +43,9 @@ class Replayer:
         self._examples = DeviceSet(data, model.device)
         outcomes = {name: bits.unpack() for name, bits in evaluation.outcomes.items()}
         self._clean, robust = outcomes["clean"], outcomes["robust"]
-        self._stages = tuple(name for name in outcomes if name not in ("clean", "robust") and not name.startswith(ATTACKED))
+        self._stages = tuple(
+            name for name in outcomes if name not in ("clean", "robust") and not name.startswith(ATTACKED)
+        )
         self._after = {name: outcomes[name] for name in self._stages}
         self._broken = {i for i, (right, stands) in enumerate(zip(self._clean, robust, strict=True)) if right > stands}
         self._seen: dict[int, str] = {}

@@ -21,8 +21,10 @@ from filelock import Timeout
 from pydantic import TypeAdapter, ValidationError
 from threadpoolctl import threadpool_limits
 
+from robusteval.evaluators.base import no_progress
 from robusteval.execution.events import CellSummary, CellTask
-from robusteval.execution.work import evaluate_cell, train_cell
+from robusteval.execution.work import evaluate_cell, measure, train_cell
+from robusteval.models.classifier import Classifier
 from robusteval.schema.cells import AnyCell, EvalCell, TrainCell
 from robusteval.schema.errors import StoreError
 from robusteval.schema.records import Evaluation, Failure, ResultRecord, Timing, TrainingResult, result_digest
@@ -61,6 +63,36 @@ def run_cell(task: CellTask, store_uri: str, progress: Progress) -> CellSummary:
         return CellSummary(task.key, "busy", time.monotonic() - started, "another run is at it")
     except (OSError, StoreError) as error:
         return CellSummary(task.key, "failed", time.monotonic() - started, f"{type(error).__name__}: {error}")
+
+
+def run_live(cell: EvalCell, model: Classifier, store: Store, device: str, threads: int) -> ResultRecord:
+    """Measure a model that lives in this process, unless the cell has a result, and store the record.
+
+    Unlike in `run_cell` a failure propagates with the model's own traceback, and nothing is stored of it: the model may
+    be another one tomorrow. Waits where another process is at the same cell.
+
+    Args:
+        cell: what to measure.
+        model: the model, on `device`; its modules keep their modes.
+        store: where the result goes.
+        device: device in words.
+        threads: CPU threads.
+
+    Raises:
+        StoreError: a stored result cannot be read.
+    """
+    task = CellTask(key=cell.key, cell=cell.model_dump_json(), device=device, threads=threads)
+    with store.lock(cell.key):
+        state, _ = store.state(cell.key)
+        if state in ("done", "corrupt"):
+            return store.get(cell.key)
+        clock = _Clock(store, cell.key)
+        with _torch_settings(threads), model.mode(training=False):
+            evaluation = measure(cell, model, store, clock.watching(no_progress))
+        record = _record(cell, _Attempt(evaluation=evaluation), task, clock)
+        store.put(record)
+        store.scratch(cell.key).clear()
+    return record
 
 
 @dataclass

@@ -68,10 +68,22 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
 
 def evaluate_cell(cell: EvalCell, store: Store, device: str, progress: Progress) -> Evaluation:
     """Measure the model of `cell` on its slice, and store the ids of the slice."""
-    progress(0.0, "loading data and model")
+    return measure(cell, load_model(cell.model, store).to(device), store, progress)
+
+
+def measure(cell: EvalCell, model: Classifier, store: Store, progress: Progress) -> Evaluation:
+    """Measure a model on the slice of `cell`, and store the ids of the slice.
+
+    Args:
+        cell: what to measure; the model it names is not looked at.
+        model: the model, on its device; it is put into evaluation mode.
+        store: where ids and artefacts go.
+        progress: told the finished fraction and what runs now.
+    """
+    progress(0.0, "loading data")
     examples = load_slice(cell.data)
     store.put_ids(examples.ids, examples.groups)
-    model = load_model(cell.model, store).to(device).eval()
+    model = model.eval()
     _check_fits(model, len(examples.classes), examples.images.shape[1:])
     evaluator_class = EVALUATORS.load(cell.evaluator.name)
     evaluator = evaluator_class(evaluator_class.Params.model_validate(cell.evaluator.params))

@@ -15,11 +15,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robusteval.methods.batch_norm import freeze_batch_norm
 from robusteval.methods.pgd_at import AdversarialTraining
 from robusteval.methods.pgd_at import Params as PgdParams
 from robusteval.methods.schedules import slow_start_fast_decay
-from robusteval.models.classifier import Classifier
 from robusteval.schema.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 Curve = Literal["slow-start-fast-decay", "constant", "piecewise", "cosine", "cyclic"]
@@ -45,8 +43,6 @@ class Params(PgdParams):
     """Power of the slow start; 1 is a straight line."""
     kappa: NonNegativeFloat = math.log(1000.0)
     """Fast decay: the last learning rate is the peak times exp(-kappa)."""
-    bn: Literal["train", "frozen"] = "train"
-    """Batch statistics, running ones drifting to adversarial images, or the natural running statistics kept."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -63,12 +59,6 @@ class AdversarialFineTuning(AdversarialTraining[Params]):
 
     Params = Params
     start = "required"
-
-    def set_mode(self, model: Classifier) -> None:
-        """Training mode, but for frozen batch norm."""
-        model.train()
-        if self.params.bn == "frozen":
-            freeze_batch_norm(model)
 
     def learning_rate(self, fraction: float) -> float | None:
         """S(s) at s = `fraction`; None for a control."""

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robusteval.data.batches import Batch, DeviceSet
+from robusteval.methods.batch_norm import freeze_batch_norm
 from robusteval.models.classifier import Classifier, PassCounter
 from robusteval.schema.specs import ComponentSpec
 from robusteval.schema.types import (
@@ -154,6 +155,8 @@ class Method(ABC, Generic[P]):
     def set_mode(self, model: Classifier) -> None:
         """Set module modes at the start of every epoch."""
         model.train()
+        if self.params.batch_norm == "frozen":
+            freeze_batch_norm(model)
 
     def logits(self, model: Classifier, images: Tensor) -> Tensor:
         """Logits (B, classes) of a training forward, in the precision the parameters ask for, as float32."""

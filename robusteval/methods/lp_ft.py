@@ -43,7 +43,7 @@ class Params(MethodParams):
     """None, so that nothing pulls the features away from the pretrained ones."""
     select: Literal["last", "best-validation"] = "best-validation"
     """Which epoch is kept."""
-    bn: Literal["frozen", "train"] = "frozen"
+    batch_norm: Literal["train", "frozen"] = "frozen"
     """`frozen` fine-tunes in evaluation mode, batch norm with its pretrained statistics and no dropout."""
     grid: NonNegativeInt = 50
     """Values of C, evenly spaced in the logarithm; 0 skips the probe, which is plain fine-tuning."""
@@ -103,7 +103,7 @@ class LinearProbeFineTune(Method[Params]):
 
     def set_mode(self, model: Classifier) -> None:
         """Evaluation mode while training, unless batch norm is to adapt."""
-        model.train(self.params.bn == "train")
+        model.train(self.params.batch_norm == "train")
 
     def learning_rate(self, fraction: float) -> float | None:
         """The cosine is stepped once an epoch, down to 0 after the last one."""

@@ -24,7 +24,6 @@ from robusteval.attacks.geometry import random_start
 from robusteval.attacks.gradient import ascend
 from robusteval.data.batches import Batch, DeviceSet
 from robusteval.methods.base import Method, MethodParams, TrainingRun
-from robusteval.methods.batch_norm import freeze_batch_norm
 from robusteval.methods.criticality import AscentSettings, candidates, module_criticality
 from robusteval.methods.validation import robust_accuracy
 from robusteval.models.classifier import Classifier
@@ -64,8 +63,8 @@ class Params(MethodParams):
     """Augmentations; the paper uses a reflecting pad-crop and a flip."""
     layer: str | None = None
     """Module to fine-tune; by default the least critical one. Given, criticality is not measured."""
-    bn: Literal["drift", "frozen"] = "drift"
-    """`drift`: running statistics of all batch norms follow the clean images and are interpolated too; every published
+    batch_norm: Literal["train", "frozen"] = "train"
+    """`train`: running statistics of all batch norms follow the clean images and are interpolated too; every published
     number was made so, therefore the default. `frozen`: nothing but the module changes; the control that tells what the
     drift alone contributes."""
     epsilon: Epsilon = Epsilon("8/255")
@@ -193,12 +192,6 @@ class Rift(Method[Params]):
                 )
                 labels.append(batch.labels)
         return torch.cat(images), torch.cat(labels)
-
-    def set_mode(self, model: Classifier) -> None:
-        """Training mode; batch norm as asked."""
-        model.train()
-        if self.params.bn == "frozen":
-            freeze_batch_norm(model)
 
     def learning_rate(self, fraction: float) -> float | None:
         """The paper's one drop for `piecewise`; other schedules are the trainer's."""

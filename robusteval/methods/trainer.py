@@ -19,7 +19,6 @@ from robusteval.data.augment import build_augmentations
 from robusteval.data.batches import Batch, DeviceSet
 from robusteval.methods import resume
 from robusteval.methods.base import Method, MethodParams, TrainingRun, no_progress
-from robusteval.methods.batch_norm import freeze_batch_norm
 from robusteval.methods.optimizers import (
     build_optimizer,
     load_optimizer_tensors,
@@ -144,10 +143,12 @@ class _Loop:
         run, method = self.run, self.method
         _seed(run.seed, "epoch", run.epoch)
         method.set_mode(run.model)
-        if self.params.batch_norm == "frozen":
-            freeze_batch_norm(run.model)
         method.begin_epoch(run)
-        words = f"epoch {run.epoch + 1}/{self.rounds}" if self.params.iterations is None else f"{self.params.iterations} steps"
+        words = (
+            f"epoch {run.epoch + 1}/{self.rounds}"
+            if self.params.iterations is None
+            else f"{self.params.iterations} steps"
+        )
         total = torch.zeros((), device=run.model.device)
         seen = 0
         lr = self.params.lr

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from robusteval.data.batches import Batch
 from robusteval.methods import sam
 from robusteval.methods.base import Method, MethodParams, TrainingRun
-from robusteval.methods.batch_norm import freeze_batch_norm, running_statistics_kept
+from robusteval.methods.batch_norm import running_statistics_kept
 from robusteval.methods.classifier_gradients import ClassifierGradients, domain_weights, inconsistency
 from robusteval.methods.optimizers import load_optimizer_tensors, optimizer_tensors
 from robusteval.methods.validation import clean_accuracy
@@ -63,8 +63,6 @@ class Params(MethodParams):
     eta: NonNegativeFloat = 1.44
     """Root mean square displacement per coordinate in the network's normalised units; the released `batch` form has the
     factor 10 instead, which amounts to 1.44 in its batches of 48."""
-    bn: Literal["running", "frozen"] = "running"
-    """`frozen` keeps batch norm in evaluation mode, for pretrained backbones."""
     per_domain: bool = True
     """Penalise every training domain by itself and add up."""
 
@@ -90,12 +88,6 @@ class Udim(Method[Params]):
             if getattr(module, "inplace", False) is True:
                 module.inplace = False  # type: ignore[assignment]
                 self._in_place.append(module)
-
-    def set_mode(self, model: Classifier) -> None:
-        """Training mode, batch norm as asked."""
-        model.train()
-        if self.params.bn == "frozen":
-            freeze_batch_norm(model)
 
     def loss(self, model: Classifier, batch: Batch) -> Tensor:
         """Cross-entropy on clean images, the part of the objective without perturbations."""

@@ -55,10 +55,19 @@ def unpack_bits(text: str, n: int) -> list[bool]:
     Raises:
         ValueError: the text is not base64, holds another number of bytes, or sets bits past `n`.
     """
+    packed = check_bits(text, n)
+    return [bool(packed[index >> 3] & (0x80 >> (index & 7))) for index in range(n)]
+
+
+def check_bits(text: str, n: int) -> bytes:
+    """The bytes of packed booleans, without unpacking them.
+
+    Raises:
+        ValueError: the text is not base64, holds another number of bytes, or sets bits past `n`.
+    """
     packed = base64.b64decode(text, validate=True)
     if len(packed) != (n + 7) // 8:
         raise ValueError(f"{len(packed)} bytes cannot hold exactly {n} outcomes")
-    flags = [bool(packed[index >> 3] & (0x80 >> (index & 7))) for index in range(len(packed) * 8)]
-    if any(flags[n:]):
+    if n % 8 and packed[-1] & (0xFF >> n % 8):
         raise ValueError(f"bits past outcome {n} are set")
-    return flags[:n]
+    return packed

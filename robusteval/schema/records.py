@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from robusteval.schema.cells import AnyCell
-from robusteval.schema.digest import json_digest, pack_bits, unpack_bits
+from robusteval.schema.digest import check_bits, json_digest, pack_bits, unpack_bits
 from robusteval.schema.types import Digest, Frozen, JsonValue, NonNegativeFloat, NonNegativeInt
 
 SCHEMA_VERSION = 1
@@ -52,7 +52,7 @@ class Bits(Frozen):
 
     @model_validator(mode="after")
     def _bits_fit(self) -> Self:
-        unpack_bits(self.bits, self.n)
+        check_bits(self.bits, self.n)
         return self
 
 

@@ -19,6 +19,7 @@ from robusteval.schema.types import (
     PositiveFloat,
     PositiveInt,
     Resources,
+    ThreatModel,
 )
 
 Cell = Literal["a_id", "r_id", "a_ood", "r_ood"]
@@ -191,8 +192,11 @@ class ThreatSpec(Frozen):
 
     @model_validator(mode="after")
     def _limits_fit_the_norm(self) -> Self:
-        if self.keep != "none" and not isinstance(self.threat, ThreatModel):
-            raise ValueError(f"keep: {self.keep} is for linf, l2 and l1; norm {self.norm} cannot be verified from images")
+        threat = self.threat
+        if self.keep != "none" and not isinstance(threat, ThreatModel):
+            raise ValueError(
+                f"keep: {self.keep} is for linf, l2 and l1; norm {self.norm} cannot be verified from images"
+            )
         return self
 
 

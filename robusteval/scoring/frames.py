@@ -84,6 +84,7 @@ def _attacks(plan: StoredPlan, label: str, role: str, records: Records, groups: 
     seeds = [row for row in plan.row(label) if role in row.cells]
     found = [records[row.cells[role]] for row in seeds if row.cells[role] in records]
     done = [evaluation_of(record) for record in found if record.status == "ok"]
-    shared = [name for name in (done[0].outcomes if done else {}) if all(name in item.outcomes for item in done)]
+    names = [name for name in (done[0].outcomes if done else {}) if not name.startswith("attacked/")]
+    shared = [name for name in names if all(name in item.outcomes for item in done)]
     read = {name: read_outcomes(seeds, role, name, records, groups) for name in shared}
     return {name: outcomes for name, outcomes in read.items() if outcomes is not None}

@@ -1,10 +1,10 @@
 """Linear filters in whole numbers, so that sums are exact and no result depends on the order of summation.
 
 Pixels have 8 bits and weights are rounded to multiples of 2**-16 that keep their sum, so a filter's sums fit into the
-24 bits of a float32 and those of two filters in a row into the 53 bits of a float64. A matrix product, shifted additions
-and a Fourier transform that is rounded afterwards then all give the same bits, whatever the batch, the blocking of the
-library or the device, and each size gets the fastest of them. Rounding the weights moves a result by a few hundredths of
-a grey level.
+24 bits of a float32 and those of two filters in a row into the 53 bits of a float64. A matrix product in blocks of any
+shape and a Fourier transform that is rounded afterwards then give the same bits, whatever the batch, the library or the
+device, and each size gets the fastest of them. Rounding the weights moves a result by a few hundredths of a grey
+level.
 """
 
 from __future__ import annotations

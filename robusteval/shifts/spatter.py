@@ -1,7 +1,7 @@
 """Spatter: drops of water or mud on the lens (Hendrycks and Dietterich, ICLR 2019).
 
-What lies on the lens does not depend on the image. It is made on the host, in whole numbers where the published code has
-them; the Euclidean distance to the rims of the drops is exact here, where OpenCV approximates it.
+What lies on the lens does not depend on the image. It is made on the host, in whole numbers where the published code
+has them; the Euclidean distance to the rims of the drops is exact here, where OpenCV approximates it.
 """
 
 from __future__ import annotations
@@ -129,8 +129,9 @@ def _equalised(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rest = image.size - int(counts[lowest])
     if rest == 0:
         return image
-    levels = np.rint(np.maximum(np.cumsum(counts) - counts[lowest], 0) * (255.0 / rest)).astype(np.uint8)
-    return levels[image]
+    above = np.maximum(np.cumsum(counts) - counts[lowest], 0)
+    levels: NDArray[np.uint8] = np.rint(above * (255.0 / rest)).astype(np.uint8)
+    return np.take(levels, image)
 
 
 def _emboss(image: NDArray[np.uint8]) -> NDArray[np.int32]:

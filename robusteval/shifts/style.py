@@ -1,8 +1,8 @@
 """Changes of style without data of their own: channel statistics, edges, posterised colours, a colour cast.
 
 They make a domain out of any image set, in the spirit of AdaIN style transfer (Huang and Belongie, ICCV 2017), of the
-sketches of PACS (Li et al., ICCV 2017) and of the posterisation of AutoAugment (Cubuk et al., CVPR 2019). They are no part
-of a published benchmark, and their strengths are our own.
+sketches of PACS (Li et al., ICCV 2017) and of the posterisation of AutoAugment (Cubuk et al., CVPR 2019). They are no
+part of a published benchmark, and their strengths are our own.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Style(Shift[StyleParams]):
 class ChannelStatistics(Style):
     """Mean and deviation of each channel replaced, in part, by those of a random style.
 
-    x becomes (1 - a) x + a (s (x - mu) / sigma + m) with a = severity / 5, m uniform in [64, 192] and s in [24, 72] grey
-    levels, one pair a channel and example.
+    x becomes (1 - a) x + a (s (x - mu) / sigma + m) with a = severity / 5, m uniform in [64, 192] and s in [24, 72]
+    grey levels, one pair a channel and example.
     """
 
     name = "channel-statistics"

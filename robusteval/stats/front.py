@@ -114,7 +114,9 @@ def contributions(points: ArrayLike, reference: Point) -> tuple[float, ...]:
     import moocore
 
     signed = np.ascontiguousarray(-values)
-    added = moocore.hv_contributions(signed, ref=-np.asarray(reference, dtype=np.float64))
+    low = -np.asarray(reference, dtype=np.float64)
+    # With the default, a dominated point would not count as what remains when its dominator is taken away.
+    added = moocore.hv_contributions(signed, ref=low, ignore_dominated=False)
     return tuple(max(0.0, float(one)) for one in added)
 
 

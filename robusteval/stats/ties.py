@@ -54,11 +54,12 @@ def pairwise_outcomes(sums: ArrayLike) -> NDArray[np.float64]:
     Returns:
         Condensed vector of m (m - 1) / 2 p-values.
     """
-    table = np.asarray(sums, dtype=np.int64)
+    table = np.asarray(sums)
     if table.ndim != 2:
         raise ValueError(f"{table.shape} is not models by groups")
-    if bool(np.all((table == 0) | (table == 1))):
+    if table.size == 0 or (table.min() >= 0 and table.max() <= 1):
         return _mcnemar(table)
+    table = table.astype(np.int64)
     if len(table) <= EXACT_LIMIT:
         pairs = ((i, j) for i in range(len(table)) for j in range(i + 1, len(table)))
         return np.array([sign_flip_test((table[j] - table[i]).tolist()) for i, j in pairs], dtype=np.float64)
@@ -147,7 +148,7 @@ def rank_with_ties(values: Sequence[float], adjusted: ArrayLike, alpha: float = 
     )
 
 
-def _mcnemar(table: NDArray[np.int64]) -> NDArray[np.float64]:
+def _mcnemar(table: NDArray[np.integer]) -> NDArray[np.float64]:
     m = len(table)
     right = table.astype(np.float32)  # counts up to 2^24 stay exact in a product of float32
     counts = right.sum(axis=1)

@@ -1,4 +1,4 @@
-"""One row an attack; every property is tested for every row.
+"""One row an attack inside balls; every property is tested for every row.
 
 The problem is linear, so the distance of each example to the decision boundary is known exactly.
 """
@@ -214,6 +214,6 @@ def test_other_norms_are_refused_and_access_is_declared(row, linear) -> None:
 
 def test_every_attack_has_its_row() -> None:
     names = {row.name for row in TABLE}
-    assert names >= set(ATTACKS.names())
+    assert names >= {name for name in ATTACKS.names() if ATTACKS.load(name).norms}
     foreign_names = set(torchattacks.__all__) - set(torchattacks.__wrapper__)
     assert names >= {f"torchattacks/{name}" for name in foreign_names}

@@ -57,10 +57,7 @@ def test_only_the_cell_of_the_bad_model_fails_and_its_record_names_the_examples(
     failure = store.get_failure(bad.key)
     assert failure is not None
     assert failure.failure is not None
-    ids = store.get(good.key).evaluation is not None and make_slice(
-        DIGITS, open_dataset(DIGITS), ("upright",), "test", 12
-    )
-    assert ids
+    assert store.get(good.key).evaluation is not None
     named = failure.failure.message.split("example ")[1].split(" and ")[0].split(", ")
     assert len(named) == 5
     assert set(named) <= set(open_dataset(DIGITS).ids("upright", "test"))

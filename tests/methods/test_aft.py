@@ -54,11 +54,11 @@ def test_the_default_curve_peaks_at_lr_and_ends_a_thousand_times_lower():
     assert method.learning_rate(1e-9) == pytest.approx(params.lr_min)
 
 
-@pytest.mark.parametrize(("bn", "drifts"), [("train", True), ("frozen", False)])
-def test_running_statistics_drift_unless_frozen(network, stripes, bn, drifts):
+@pytest.mark.parametrize(("batch_norm", "drifts"), [("train", True), ("frozen", False)])
+def test_running_statistics_drift_unless_frozen(network, stripes, batch_norm, drifts):
     model = network(0)
     before = model.network[1].running_mean.clone()
-    params = aft.Params(epochs=1, batch_size=20, steps=1, bn=bn)
+    params = aft.Params(epochs=1, batch_size=20, steps=1, batch_norm=batch_norm)
     train(aft.AdversarialFineTuning(params), model=model, train=stripes(), validation=stripes(20, 1), seed=0)
     assert torch.equal(model.network[1].running_mean, before) is not drifts
     assert (int(model.network[1].num_batches_tracked) > 0) is drifts
@@ -70,7 +70,9 @@ def test_it_makes_a_natural_model_robust_within_few_epochs(network, stripes):
     params = aft.Params(epochs=3, batch_size=32, lr=0.05, epsilon="0.15", step_size="0.05", steps=4)
     method = aft.AdversarialFineTuning(params)
     untouched = train(
-        aft.AdversarialFineTuning(params.model_copy(update={"epochs": 1, "lr": 1e-9, "lr_min": 1e-9, "bn": "frozen"})),
+        aft.AdversarialFineTuning(
+            params.model_copy(update={"epochs": 1, "lr": 1e-9, "lr_min": 1e-9, "batch_norm": "frozen"})
+        ),
         model=natural.model,
         **data,
     )

@@ -66,18 +66,18 @@ def test_without_probe_it_is_plain_fine_tuning(network, stripes, weights_of, sam
     shared = {"epochs": 2, "batch_size": 16, "lr": 0.01, "weight_decay": 0.0, "schedule": "constant"}
     data = {"train": stripes(), "validation": stripes(20, 1), "seed": 0}
     plain = train(erm.Erm(erm.Params(**shared)), model=network(0), **data)
-    params = lp_ft.Params(**shared, grid=0, bn="train", select="last")
+    params = lp_ft.Params(**shared, grid=0, batch_norm="train", select="last")
     ours = train(lp_ft.LinearProbeFineTune(params), model=network(0), **data)
     assert same_bits(weights_of(plain.model), weights_of(ours.model))
     assert lp_ft.LinearProbeFineTune.passes(params) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("bn", ["frozen", "train"])
-def test_frozen_batch_norm_keeps_the_pretrained_statistics(network, stripes, bn):
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_frozen_batch_norm_keeps_the_pretrained_statistics(network, stripes, batch_norm):
     model = network(0)
     before = model.network[1].running_mean.clone()
-    outcome = fit(model, stripes, bn=bn)
-    assert torch.equal(outcome.model.network[1].running_mean, before) == (bn == "frozen")
+    outcome = fit(model, stripes, batch_norm=batch_norm)
+    assert torch.equal(outcome.model.network[1].running_mean, before) == (batch_norm == "frozen")
 
 
 def test_preparing_moves_no_batch_norm_statistic_and_only_the_head(network, stripes, weights_of):

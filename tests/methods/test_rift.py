@@ -70,12 +70,12 @@ def test_the_least_critical_module_is_chosen_and_the_table_reported(started, str
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"bn": "frozen"}, {"network.3.weight"}),
+        ({"batch_norm": "frozen"}, {"network.3.weight"}),
         (
-            {"bn": "drift"},
+            {"batch_norm": "train"},
             {"network.3.weight", "network.1.running_mean", "network.1.running_var", "network.1.num_batches_tracked"},
         ),
-        ({"bn": "frozen", "faithful": True}, {"network.3.weight", "network.3.bias"}),
+        ({"batch_norm": "frozen", "faithful": True}, {"network.3.weight", "network.3.bias"}),
     ],
 )
 def test_one_weight_tensor_differs_and_in_drift_mode_the_batch_norm_buffers(

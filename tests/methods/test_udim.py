@@ -68,7 +68,7 @@ def test_running_statistics_see_the_clean_images_once(network, stripes):
 def test_frozen_batch_norm_sees_nothing(network, stripes):
     model = network(0)
     before = model.network[1].running_mean.clone()
-    second_phase(settings(bn="frozen"), model, stripes())
+    second_phase(settings(batch_norm="frozen"), model, stripes())
     assert torch.equal(model.network[1].running_mean, before)
 
 

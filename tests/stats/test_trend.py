@@ -41,7 +41,7 @@ def test_outliers_do_not_move_the_median_line() -> None:
     y[[3, 15, 20]] += (0.9, -0.7, 0.8)
     assert median_line(x, y).slope == pytest.approx(0.5)
     assert median_line(x, y).intercept == pytest.approx(0.1)
-    assert abs(least_squares(x, y).slope - 0.5) > 0.05
+    assert abs(least_squares(x, y).slope - 0.5) > 0.04
 
 
 def test_certainty_is_held_half_an_example_from_the_ends() -> None:

@@ -1,0 +1,271 @@
+"""Measure a model that a user has in hand on the cells of a suite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from robusteval.api.canaries import check_input_contract
+from robusteval.api.fingerprint import model_digest
+from robusteval.api.models import AnyModel, ArrayNetwork, Preprocessing, as_classifier, family_of
+from robusteval.api.results import ModelResults
+from robusteval.attacks.base import build_attack
+from robusteval.data.batches import DeviceSet
+from robusteval.data.slices import load_slice
+from robusteval.execution.cell import run_live
+from robusteval.execution.device import resolve_device
+from robusteval.models.classifier import Classifier
+from robusteval.planning.expand import expand
+from robusteval.planning.loader import LoadedSuite, load_suite
+from robusteval.schema.cells import EvalCell, WeightsStart
+from robusteval.schema.errors import UsageError
+from robusteval.schema.plans import RowSeed, StoredPlan
+from robusteval.schema.records import ResultRecord
+from robusteval.schema.specs import SliceSpec
+from robusteval.schema.types import Access, Component
+from robusteval.store.store import Store
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a model in hand is measured.
+
+    Attributes:
+        n: at most so many examples a domain, clean and attacked; what the suite says if None.
+        cells: only these roles (`r_id` means every threat); all if None.
+        seeds: evaluation seeds, each a repetition of every cell; the suite's own if None.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        check_input: compare the declared preprocessing with the usual others first.
+        only_stored: never compute; a cell without a stored result is an error.
+    """
+
+    n: int | None = None
+    cells: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    device: str = "auto"
+    check_input: bool = True
+    only_stored: bool = False
+
+
+def evaluate(
+    model: AnyModel,
+    suite: str | Path = "digits",
+    *,
+    n: int | None = None,
+    device: str = "auto",
+    cells: Sequence[str] | None = None,
+    store: str | Path | None = None,
+    name: str | None = None,
+    **declared: Any,
+) -> ModelResults:
+    """Measure a model on the cells of a suite: clean and robust accuracy, in and out of distribution.
+
+    Args:
+        model: a `torch.nn.Module` that returns logits, a timm model, a `Classifier`, a function from (B, C, H, W)
+            float32 arrays to logits, or the path of a .safetensors checkpoint.
+        suite: name of a packaged suite, or path of a YAML file; its training methods play no part.
+        n: at most so many examples a domain.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        cells: only these roles, such as `["a_id", "r_id"]`.
+        store: folder that keeps the results, so that the same model is not measured twice; a temporary one if None.
+        name: what tables call the model; its class by default.
+        **declared: `mean`, `std` and `value_range`, as in `Preprocessing`; `seeds`, `check_input` and `only_stored`, as
+            in `EvaluationOptions`.
+
+    Raises:
+        UsageError: an argument makes no sense, or the model has no gradients and an attack needs them.
+        InputContractError: the model expects other input than declared.
+        CellError: the model does not fit the data.
+        Exception: what the model itself raises, with the ids of the examples it was given.
+
+    Examples:
+        >>> import robusteval
+        >>> found = robusteval.evaluate(lambda images: images.mean(axis=(2, 3)) @ [[1.0] * 10], n=20, cells=["a_id"])
+        >>> found.scores.rows[0].a_id.n
+        20
+    """
+    preprocessing = Preprocessing(
+        **{key: declared.pop(key) for key in ("mean", "std", "value_range") if key in declared}
+    )
+    try:
+        options = EvaluationOptions(n=n, device=device, cells=None if cells is None else tuple(cells), **declared)
+    except TypeError as error:
+        raise UsageError(f"evaluate: {str(error).removeprefix('EvaluationOptions.__init__() ')}") from None
+    loaded = limited(load_suite(suite), options.n)
+    classifier = as_classifier(
+        model,
+        classes=len(loaded.dataset.classes),
+        input_shape=loaded.dataset.image_shape,
+        preprocessing=preprocessing,
+    )
+    folder = TemporaryDirectory(prefix="robusteval-") if store is None else None
+    place = Store.open(store if folder is None else folder.name)
+    found = _Evaluation(classifier, loaded, options, place).run(_label(name or family_of(classifier)))
+    return replace(found, _folder=folder)
+
+
+def limited(suite: LoadedSuite, n: int | None) -> LoadedSuite:
+    """The suite with at most `n` examples a domain, clean and attacked.
+
+    Raises:
+        UsageError: `n` is not a positive number.
+    """
+    if n is None:
+        return suite
+    if n < 1:
+        raise UsageError(f"n = {n}: measure at least 1 example a domain")
+    spec = suite.spec.evaluate
+    halves = {half: _limited(getattr(spec, half), n) for half in ("id", "ood")}
+    evaluate_spec = spec.model_copy(update=halves)
+    return replace(suite, spec=suite.spec.model_copy(update={"evaluate": evaluate_spec}))
+
+
+def _limited(spec: SliceSpec, n: int) -> SliceSpec:
+    updates = {name: min(n, getattr(spec, name) or n) for name in ("examples", "robust_examples")}
+    return spec.model_copy(update=updates)
+
+
+def _label(text: str) -> str:
+    """A name that tables and files can hold."""
+    return re.sub(r"[^A-Za-z0-9._+@=-]+", "-", text).strip("-.")[:80] or "model"
+
+
+class _Evaluation:
+    def __init__(self, model: Classifier, suite: LoadedSuite, options: EvaluationOptions, store: Store) -> None:
+        self.model, self.suite, self.options, self.store = model, suite, options, store
+        self.threads = suite.spec.resources.cpus
+
+    def run(self, label: str) -> ModelResults:
+        device = resolve_device(self.options.device)
+        with _on_device(self.model, device):
+            digest = model_digest(self.model)
+            roles, stored = self._cells(digest)
+            self._refuse_gradients(roles)
+            if self.options.check_input and not self.options.only_stored:
+                self._check_input(roles)
+            records = {cell.key: self._measure(cell, device) for cells in roles.values() for cell in cells.values()}
+        seeds = sorted({seed for cells in roles.values() for seed in cells})
+        rows = tuple(
+            RowSeed(
+                label=label,
+                method=family_of(self.model),
+                seed=seed,
+                train_key=None,
+                cells={role: cells[seed].key for role, cells in roles.items() if seed in cells},
+            )
+            for seed in seeds
+        )
+        plan = StoredPlan.model_validate(
+            {**stored.model_dump(exclude={"rows", "baseline"}), "rows": [row.model_dump() for row in rows]}
+        )
+        return ModelResults(plan, records, self.store, family=family_of(self.model))
+
+    def _cells(self, digest: str) -> tuple[dict[str, dict[int, EvalCell]], StoredPlan]:
+        """What the suite asks of a model, asked of this one, by role and evaluation seed."""
+        expansion = expand(self.suite)
+        by_key = {item.key: item.cell for item in expansion.cells}
+        asked: dict[str, dict[int, EvalCell]] = {}
+        for role, key in expansion.stored.rows[0].cells.items():
+            template = by_key[key]
+            assert isinstance(template, EvalCell)
+            if self.options.cells is None or {role, role.partition("@")[0]} & set(self.options.cells):
+                seeds = self.options.seeds or (template.seed,)
+                asked[role] = {seed: _asked_of(digest, template, seed) for seed in seeds}
+        if not asked:
+            known = ", ".join(expansion.stored.rows[0].cells)
+            raise UsageError(
+                f"suite {self.suite.spec.name} has no cell {', '.join(self.options.cells or ())}; it has {known}"
+            )
+        return asked, expansion.stored
+
+    def _refuse_gradients(self, roles: dict[str, dict[int, EvalCell]]) -> None:
+        if not isinstance(self.model.network, ArrayNetwork):
+            return
+        for role, cells in roles.items():
+            cell = next(iter(cells.values()))
+            for written in cell.evaluator.params.get("attacks", ()):
+                attack = build_attack(Component.model_validate(written), cell.threat)  # type: ignore[arg-type]
+                if any(stage.needs is Access.WHITE_BOX for stage in attack.stages()):
+                    raise UsageError(
+                        f"{role}: attack {written['name']!r} needs gradients, which a function on arrays has not; give a "
+                        f"torch.nn.Module, or measure only cells such as a_id and a_ood"
+                    )
+
+    def _check_input(self, roles: dict[str, dict[int, EvalCell]]) -> None:
+        cell = next(iter(roles.get("a_id", next(iter(roles.values()))).values()))
+        with self._naming_examples(cell):
+            dataset = self.suite.dataset
+            check_input_contract(self.model, load_slice(cell.data), (tuple(dataset.mean), tuple(dataset.std)))
+
+    def _measure(self, cell: EvalCell, device: str) -> ResultRecord:
+        if self.options.only_stored:
+            state, reason = self.store.state(cell.key)
+            if state != "done":
+                raise UsageError(
+                    f"cell {cell.key[:12]} ({cell.evaluator.name} on {', '.join(cell.data.domains)}) has no stored result "
+                    f"({reason}), and only stored ones are wanted"
+                )
+            return self.store.get(cell.key)
+        with self._naming_examples(cell):
+            return run_live(cell, self.model, self.store, device, self.threads)
+
+    @contextmanager
+    def _naming_examples(self, cell: EvalCell) -> Iterator[None]:
+        """Add the ids of the examples to whatever the model raises."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(_given(self.model, cell))
+            raise
+
+
+def _asked_of(digest: str, template: EvalCell, seed: int) -> EvalCell:
+    written = template.model_dump()
+    return EvalCell.model_validate({**written, "model": WeightsStart(weights=digest).model_dump(), "seed": seed})
+
+
+@contextmanager
+def _on_device(model: Classifier, device: str) -> Iterator[None]:
+    """Move a model, and move it back."""
+    before = model.device
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)
+
+
+def _given(model: Classifier, cell: EvalCell) -> str:
+    """Which examples the model was given when it failed: those of the first clean batch that fails again, else all."""
+    examples = load_slice(cell.data)
+    where = f"{cell.evaluator.name} on {', '.join(cell.data.domains)}"
+    try:
+        with model.frozen(), torch.no_grad():
+            for start in range(0, len(examples), 16):
+                part = examples.take(range(start, min(start + 16, len(examples))))
+                _predict(model, part.ids, DeviceSet(part, model.device))
+    except _BatchError as found:
+        return f"robusteval: while measuring {where}, on the examples {', '.join(found.ids)}"
+    ids = examples.ids
+    return f"robusteval: while measuring {where}, on images made from the examples {ids[0]} to {ids[-1]}"
+
+
+class _BatchError(Exception):
+    def __init__(self, ids: tuple[str, ...]) -> None:
+        super().__init__()
+        self.ids = ids
+
+
+def _predict(model: Classifier, ids: tuple[str, ...], examples: DeviceSet) -> None:
+    try:
+        for batch in examples.in_order(16):
+            model(batch.images)
+    except Exception as error:
+        raise _BatchError(ids) from error
