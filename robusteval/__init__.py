@@ -1,1 +1,31 @@
-"""robusteval: the four accuracies of an image classifier, on the same predictions, with intervals."""
+"""robusteval: the four accuracies of an image classifier, on the same predictions, with intervals.
+
+The functions below are imported on first use, so `import robusteval` costs nothing and never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "attack": "robusteval.api.images",
+    "compare": "robusteval.api.comparing",
+    "corrupt": "robusteval.api.images",
+    "evaluate": "robusteval.api.evaluation",
+    "load_results": "robusteval.api.running",
+    "run": "robusteval.api.running",
+}
+
+__all__ = ["attack", "compare", "corrupt", "evaluate", "load_results", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'robusteval' has no attribute {name!r}; it has {', '.join(_HOMES)}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -105,8 +105,8 @@ def evaluate(
         input_shape=loaded.dataset.image_shape,
         preprocessing=preprocessing,
     )
-    folder = TemporaryDirectory(prefix="robusteval-") if store is None else None
-    place = Store.open(store if folder is None else folder.name)
+    folder = None if store is not None else TemporaryDirectory(prefix="robusteval-")
+    place = Store.open(folder.name if store is None and folder is not None else str(store))
     found = _Evaluation(classifier, loaded, options, place).run(_label(name or family_of(classifier)))
     return replace(found, _folder=folder)
 
@@ -122,14 +122,18 @@ def limited(suite: LoadedSuite, n: int | None) -> LoadedSuite:
     if n < 1:
         raise UsageError(f"n = {n}: measure at least 1 example a domain")
     spec = suite.spec.evaluate
-    halves = {half: _limited(getattr(spec, half), n) for half in ("id", "ood")}
+    there = min(len(suite.dataset.ids(domain, "test")) for domain in suite.dataset.domains)
+    other = spec.ood.data is not None or spec.ood.shifts is not None
+    halves = {"id": _limited(spec.id, n, there), "ood": _limited(spec.ood, n, n + 1 if other else there)}
     evaluate_spec = spec.model_copy(update=halves)
     return replace(suite, spec=suite.spec.model_copy(update={"evaluate": evaluate_spec}))
 
 
-def _limited(spec: SliceSpec, n: int) -> SliceSpec:
-    updates = {name: min(n, getattr(spec, name) or n) for name in ("examples", "robust_examples")}
-    return spec.model_copy(update=updates)
+def _limited(spec: SliceSpec, n: int, there: int) -> SliceSpec:
+    """A half with at most `n` examples a domain; counts that are left out mean all of the `there` that there are."""
+    found = {name: getattr(spec, name) for name in ("examples", "robust_examples")}
+    found = {name: min(n, count) if count is not None else (n if n < there else None) for name, count in found.items()}
+    return spec.model_copy(update=found)
 
 
 def _label(text: str) -> str:
@@ -194,8 +198,8 @@ class _Evaluation:
                 attack = build_attack(Component.model_validate(written), cell.threat)  # type: ignore[arg-type]
                 if any(stage.needs is Access.WHITE_BOX for stage in attack.stages()):
                     raise UsageError(
-                        f"{role}: attack {written['name']!r} needs gradients, which a function on arrays has not; give a "
-                        f"torch.nn.Module, or measure only cells such as a_id and a_ood"
+                        f"{role}: attack {written['name']!r} needs gradients, which a function on arrays has not; give "
+                        f"a torch.nn.Module, or measure only cells such as a_id and a_ood"
                     )
 
     def _check_input(self, roles: dict[str, dict[int, EvalCell]]) -> None:
@@ -209,8 +213,8 @@ class _Evaluation:
             state, reason = self.store.state(cell.key)
             if state != "done":
                 raise UsageError(
-                    f"cell {cell.key[:12]} ({cell.evaluator.name} on {', '.join(cell.data.domains)}) has no stored result "
-                    f"({reason}), and only stored ones are wanted"
+                    f"cell {cell.key[:12]} ({cell.evaluator.name} on {', '.join(cell.data.domains)}) has no stored "
+                    f"result ({reason}), and only stored ones are wanted"
                 )
             return self.store.get(cell.key)
         with self._naming_examples(cell):

@@ -40,7 +40,7 @@ class AutoAttackParams(CascadeParams):
 
     precision: Precision = "exact"
     """`exact` searches in float32. `fast` searches in low precision where the device has one and the model stands it;
-    whatever it finds is verified in float32. FAB is always exact."""
+    whatever it finds is verified in float32. FAB ends in float32 either way."""
     mode: Annotated[Mode, LATER] = "full"
     """`full` runs every member on all that still stands. `two-stage` runs FAB and Square on a random share of what APGD
     left standing and bounds the rest. `gate` runs apgd-ce and apgd-t for 10 steps each: an upper bound only."""
@@ -119,6 +119,7 @@ def member_params(name: StageName, params: AutoAttackParams, norm: Norm) -> dict
         own["targets"] = params.targets_of(name, norm)
     else:
         own["restarts"] = params.restarts_of(name, norm)
+    own["precision"] = params.precision
     if name in ("fab", "fab-t"):
         return own
-    return own | {"eot_iter": params.averaged, "shrinking": params.shrinks(norm), "precision": params.precision}
+    return own | {"eot_iter": params.averaged, "shrinking": params.shrinks(norm)}

@@ -36,9 +36,9 @@ from robusteval.schema.types import Fraction01, Frozen, Norm, PositiveFloat, Pos
 SHORTEST_STEP = 1e-8
 """Floor of the two step lengths in alpha, as published; it decides where both are zero."""
 COARSE = 0.6
-"""Share of a run's iterations that a `fast` search makes in low precision. Measured against float32 alone, in runs of 100
-iterations against two targets on an undefended ResNet-20: the smallest norms found differ by -0.5 and 0.1 % on average,
-where 0.75 gives -0.3 and 0.5 %, and low precision throughout misses some examples altogether."""
+"""Share of a run's iterations that a `fast` search makes in low precision. Measured against float32 alone, in runs of
+100 iterations against two targets on an undefended ResNet-20: the smallest norms found differ by -0.5 and 0.1 % on
+average, where 0.75 gives -0.3 and 0.5 %, and low precision throughout misses some examples altogether."""
 FLAT = 1e-12
 """Added to the norm of a gradient, as published, so that a flat class is far away instead of undefined."""
 

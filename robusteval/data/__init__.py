@@ -47,6 +47,10 @@ AUGMENTATIONS: Registry[type[Augmentation[Any]]] = Registry(
     "augmentation",
     {
         "pad-crop": ("robusteval.data.augment:PadCrop", "pad with black or by reflection, cut out the old size"),
+        "enlarge-crop": (
+            "robusteval.data.enlarge_crop:EnlargeCrop",
+            "enlarge a share of the images a little and cut out the old size, as Dassl does",
+        ),
         "flip": ("robusteval.data.augment:Flip", "mirror left and right"),
         "colour-jitter": (
             "robusteval.data.augment:ColourJitter",

@@ -151,13 +151,14 @@ class Cifar(Dataset[CifarParams]):
             raise UnknownNameError(unknown_name(f"domain of {self.name}", domain, self.domains))
 
     @cached_property
-    def _root(self) -> Path:
+    def root(self) -> Path:
+        """Folder that everything lies in."""
         return dataset_place(self.name, self.params.path)
 
     @cached_property
     def _form(self) -> tuple[Form, Path] | None:
         for form in _forms(len(self.class_names)):
-            place = form.place(self._root)
+            place = form.place(self.root)
             if place is not None:
                 return form, place
         return None
@@ -167,10 +168,10 @@ class Cifar(Dataset[CifarParams]):
         """The folder of images, if that is the form."""
         if self._form is not None:
             return None
-        root = next((at for at in (self._root, self._root / self.name) if (at / "train").is_dir()), None)
+        root = next((at for at in (self.root, self.root / self.name) if (at / "train").is_dir()), None)
         if root is None:
             raise DataError(
-                f"{self._root}: {self.name} is not there; it needs {PUBLISHED[self.name].layout}; run `robusteval data "
+                f"{self.root}: {self.name} is not there; it needs {PUBLISHED[self.name].layout}; run `robusteval data "
                 f"fetch {self.name}`, link it with `robusteval data link {self.name} FOLDER`, or set 'path'"
             )
         params = ImageFolderParams(

@@ -40,14 +40,16 @@ class _CifarArrays(TestArrays[CifarShiftParams]):
 
     Params: ClassVar[type[Frozen]] = CifarShiftParams
     name: ClassVar[str]
+    folder: ClassVar[str]
+    """Folder that the published archive unpacks to."""
     class_names: ClassVar[tuple[str, ...]]
 
     @cached_property
     def revision(self) -> str:
         """SHA-256 over names and contents of the files."""
-        files = [stamped(self._root, name) for name in self._names]
-        manifest = cache_folder(self.params.cache) / "manifests" / f"{sha256_hex(str(self._root).encode())[:32]}.json"
-        digests = content_digests(self._root, files, manifest)
+        files = [stamped(self.root, name) for name in self._names]
+        manifest = cache_folder(self.params.cache) / "manifests" / f"{sha256_hex(str(self.root).encode())[:32]}.json"
+        digests = content_digests(self.root, files, manifest)
         return sha256_hex("\0".join(f"{digests[name]} {name}" for name in self._names).encode())
 
     @property
@@ -66,8 +68,11 @@ class _CifarArrays(TestArrays[CifarShiftParams]):
         """Files that belong to the dataset."""
 
     @cached_property
-    def _root(self) -> Path:
+    def root(self) -> Path:
+        """Folder that everything lies in."""
         root = dataset_place(self.name, self.params.path)
+        if (root / self.folder).is_dir():
+            return root / self.folder
         if not root.is_dir():
             raise DataError(
                 f"{root}: {self.name} is not there; it needs {PUBLISHED[self.name].layout}; run `robusteval data fetch "
@@ -90,9 +95,9 @@ class CifarC(_CifarArrays):
 
     @cached_property
     def _corruptions(self) -> tuple[str, ...]:
-        names = sorted(path.stem for path in self._root.glob("*.npy") if path.name != _LABELS and path.name[0] != ".")
+        names = sorted(path.stem for path in self.root.glob("*.npy") if path.name != _LABELS and path.name[0] != ".")
         if not names:
-            raise DataError(f"{self._root}: no corruption is there; put the published .npy files there")
+            raise DataError(f"{self.root}: no corruption is there; put the published .npy files there")
         return tuple(names)
 
     @property
@@ -102,7 +107,7 @@ class CifarC(_CifarArrays):
     @cached_property
     def _labels(self) -> Labels:
         """(5 n,): the labels of n test images, repeated for every severity."""
-        path = self._root / _LABELS
+        path = self.root / _LABELS
         labels = check_labels(path, open_array(path, "i", ()), len(self.class_names))
         n = len(labels) // len(SEVERITIES)
         check_length(path, len(labels), len(SEVERITIES) * (_PUBLISHED_TEST if self.params.complete else n))
@@ -115,7 +120,7 @@ class CifarC(_CifarArrays):
 
     def _arrays(self, domain: str) -> tuple[Pixels, Labels]:
         name, _, severity = domain.rpartition("-")
-        path = self._root / f"{name}.npy"
+        path = self.root / f"{name}.npy"
         pixels = open_array(path, "u", (_SIDE, _SIDE, 3))
         check_length(path, len(pixels), len(self._labels))
         n = self._length(domain)
@@ -130,6 +135,7 @@ class Cifar10C(CifarC):
     """CIFAR-10-C: the test images of CIFAR-10 under 19 corruptions at 5 severities."""
 
     name = "cifar10-c"
+    folder = "CIFAR-10-C"
     class_names = CIFAR10_CLASSES
 
 
@@ -137,6 +143,7 @@ class Cifar100C(CifarC):
     """CIFAR-100-C: the test images of CIFAR-100 under 19 corruptions at 5 severities."""
 
     name = "cifar100-c"
+    folder = "CIFAR-100-C"
     class_names = CIFAR100_CLASSES
 
 
@@ -144,14 +151,15 @@ class Cifar101(_CifarArrays):
     """CIFAR-10.1: new test images collected as those of CIFAR-10 were, in the two published versions."""
 
     name = "cifar10.1"
+    folder = "datasets"
     class_names = CIFAR10_CLASSES
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
         """`v4` and `v6`, those that are there."""
-        found = tuple(name for name in PUBLISHED[self.name].images if (self._root / _data_file(name)).is_file())
+        found = tuple(name for name in PUBLISHED[self.name].images if (self.root / _data_file(name)).is_file())
         if not found:
-            raise DataError(f"{self._root}: neither {_data_file('v4')} nor {_data_file('v6')} is there; put one there")
+            raise DataError(f"{self.root}: neither {_data_file('v4')} nor {_data_file('v6')} is there; put one there")
         return found
 
     @property
@@ -159,15 +167,15 @@ class Cifar101(_CifarArrays):
         return tuple(name for domain in self.domains for name in (_data_file(domain), _label_file(domain)))
 
     def _length(self, domain: str) -> int:
-        path = self._root / _data_file(domain)
+        path = self.root / _data_file(domain)
         n = len(open_array(path, "u", (_SIDE, _SIDE, 3)))
         if self.params.complete:
             check_length(path, n, PUBLISHED[self.name].images[domain])
         return n
 
     def _arrays(self, domain: str) -> tuple[Pixels, Labels]:
-        pixels = open_array(self._root / _data_file(domain), "u", (_SIDE, _SIDE, 3))
-        path = self._root / _label_file(domain)
+        pixels = open_array(self.root / _data_file(domain), "u", (_SIDE, _SIDE, 3))
+        path = self.root / _label_file(domain)
         labels = check_labels(path, open_array(path, "i", ()), len(self.class_names))
         check_length(path, len(labels), len(pixels))
         return pixels, labels

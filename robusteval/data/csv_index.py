@@ -64,7 +64,8 @@ class CsvIndex(IndexedImages[CsvParams]):
         return at_home(self.params.path).resolve()
 
     @cached_property
-    def _root(self) -> Path:
+    def root(self) -> Path:
+        """Folder that everything lies in."""
         return self._list.parent
 
     @cached_property
@@ -155,10 +156,10 @@ class CsvIndex(IndexedImages[CsvParams]):
         parts = PurePosixPath(path).parts
         if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or "\0" in path:
             raise DataError(f"{path!r} is no path inside the folder of the list; write folder/file, without '..'")
-        if not (self._root / path).resolve().is_relative_to(self._root):
+        if not (self.root / path).resolve().is_relative_to(self.root):
             raise DataError(f"{path!r} is a link that leaves the folder of the list; copy the file there")
         name = PurePosixPath(path).as_posix()
-        stamp = stamped(self._root, name)
+        stamp = stamped(self.root, name)
         if "split" in row and row["split"] not in _SPLITS:
             raise DataError(unknown_name("split", row["split"], _SPLITS))
         split = _SPLITS[row["split"]] if "split" in row else None

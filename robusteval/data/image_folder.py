@@ -51,19 +51,20 @@ class ImageFolder(IndexedImages[ImageFolderParams]):
     @cached_property
     def domains(self) -> tuple[str, ...]:
         """Names of the first folders, sorted; the name of the root with layout `split`."""
-        return (self._root.name,) if self._by_split else domain_order(self._files)
+        return (self.root.name,) if self._by_split else domain_order(self._files)
 
     @cached_property
-    def _root(self) -> Path:
+    def root(self) -> Path:
+        """Folder that everything lies in."""
         return at_home(self.params.path).resolve()
 
     @cached_property
     def _files(self) -> tuple[ImageFile, ...]:
-        files = list_images(self._root)
+        files = list_images(self.root)
         tops = {file.top for file in files}
         if self.params.layout == "split" and not tops <= set(SPLIT_FOLDERS):
             strange = ", ".join(sorted(tops - set(SPLIT_FOLDERS)))
-            raise DataError(f"{self._root}: not a split: {strange}; with layout 'split' use train, validation, test")
+            raise DataError(f"{self.root}: not a split: {strange}; with layout 'split' use train, validation, test")
         if not self._are_splits(tops) and self.params.lone_classes == "refuse":
             self._refuse_lone_classes(files)
         return files
@@ -76,7 +77,7 @@ class ImageFolder(IndexedImages[ImageFolderParams]):
         if lone:
             shown = ", ".join(lone[:5]) + (f" and {len(lone) - 5} more" if len(lone) > 5 else "")
             raise DataError(
-                f"{self._root}: a class that stands in one domain only: {shown}; rename or remove the folder, or set "
+                f"{self.root}: a class that stands in one domain only: {shown}; rename or remove the folder, or set "
                 f"lone_classes: keep"
             )
 
@@ -86,10 +87,10 @@ class ImageFolder(IndexedImages[ImageFolderParams]):
         if not self._are_splits(tops):
             return False
         if {"val", "validation"} <= tops:
-            raise DataError(f"{self._root}: both 'val' and 'validation' are there; keep one of them")
+            raise DataError(f"{self.root}: both 'val' and 'validation' are there; keep one of them")
         unlearnt = {file.label for file in self._files} - {file.label for file in self._files if file.top == "train"}
         if "train" in tops and unlearnt:
-            raise DataError(f"{self._root}: classes without a training image: {', '.join(sorted(unlearnt))}")
+            raise DataError(f"{self.root}: classes without a training image: {', '.join(sorted(unlearnt))}")
         return True
 
     @cached_property

@@ -74,14 +74,12 @@ class ImageNet(Dataset[ImageNetParams]):
         """Identifiers of WordNet (`n01440764`), sorted."""
         named = [part for name, part in self._parts.items() if name in ("train", "val")]
         if not named:
-            raise DataError(
-                f"{self._root}: neither val/ nor train/ is there, whose folders number the classes; add one"
-            )
+            raise DataError(f"{self.root}: neither val/ nor train/ is there, whose folders number the classes; add one")
         classes = tuple(sorted({label for part in named for label in part.classes}))
         published = PUBLISHED[self.name].classes
         if self.params.complete and len(classes) != published:
             raise DataError(
-                f"{self._root}: {len(classes)} classes instead of {published}; get the rest, or set complete: false to "
+                f"{self.root}: {len(classes)} classes instead of {published}; get the rest, or set complete: false to "
                 f"use what is there"
             )
         return classes
@@ -133,7 +131,7 @@ class ImageNet(Dataset[ImageNetParams]):
         ids = self.ids(domain, split)[:n]
         name, part_split = self._where(domain, split)
         if name not in self._parts:
-            raise DataError(f"{self._root}: {self.name} has no {split} images of domain {domain!r}; add {name}/")
+            raise DataError(f"{self.root}: {self.name} has no {split} images of domain {domain!r}; add {name}/")
         found = self._parts[name].load(name, part_split, n)
         numbers = self._labels(name)
         order = np.array([numbers[label] for label in found.classes], dtype=np.int64)
@@ -141,7 +139,7 @@ class ImageNet(Dataset[ImageNetParams]):
 
     def _check(self, domain: str) -> None:
         if domain not in self.domains:
-            raise UnknownNameError(unknown_name(f"domain of {self._root}", domain, self.domains))
+            raise UnknownNameError(unknown_name(f"domain of {self.root}", domain, self.domains))
 
     def _where(self, domain: str, split: Split) -> tuple[str, Split]:
         """The part that holds a split of a domain, and what that part calls it."""
@@ -168,27 +166,28 @@ class ImageNet(Dataset[ImageNetParams]):
         return {folder: number[folder] for folder in folders}
 
     @cached_property
-    def _root(self) -> Path:
+    def root(self) -> Path:
+        """Folder that everything lies in."""
         return dataset_place(self.name, self.params.path)
 
     @cached_property
     def _parts(self) -> dict[str, ClassFolders]:
-        if not self._root.is_dir():
+        if not self.root.is_dir():
             raise DataError(
-                f"{self._root}: {self.name} is not there; it needs {PUBLISHED[self.name].layout}; link it with "
+                f"{self.root}: {self.name} is not there; it needs {PUBLISHED[self.name].layout}; link it with "
                 f"`robusteval data link {self.name} FOLDER`, or set 'path'"
             )
         wanted = [*(("train",) if self.params.train else ()), *(self.params.domains or DOMAINS)]
         parts: dict[str, ClassFolders] = {}
         for name in wanted:
-            place = next((at for folder in _FOLDERS[name] if (at := self._root / folder).is_dir()), None)
+            place = next((at for folder in _FOLDERS[name] if (at := self.root / folder).is_dir()), None)
             if place is not None:
                 parts[name] = ClassFolders(self._decoding, place.resolve(), name, self.params.validation)
                 self._check_count(name, parts[name])
             elif name in (self.params.domains or ()):
-                raise DataError(f"{self._root}: no folder for domain {name!r}; it may be called {_FOLDERS[name][-1]}")
+                raise DataError(f"{self.root}: no folder for domain {name!r}; it may be called {_FOLDERS[name][-1]}")
         if not parts:
-            raise DataError(f"{self._root}: none of {', '.join(_FOLDERS)} is there; each holds <wnid>/<file>")
+            raise DataError(f"{self.root}: none of {', '.join(_FOLDERS)} is there; each holds <wnid>/<file>")
         return parts
 
     @property
@@ -216,7 +215,7 @@ class ClassFolders(IndexedImages[DecodingParams]):
 
     def __init__(self, params: DecodingParams, root: Path, name: str, validation: float) -> None:
         super().__init__(params)
-        self.root = root
+        self._at = root
         self._name = name
         self._validation = validation
 
@@ -231,12 +230,13 @@ class ClassFolders(IndexedImages[DecodingParams]):
         return len(self._files)
 
     @property
-    def _root(self) -> Path:
-        return self.root
+    def root(self) -> Path:
+        """The tree."""
+        return self._at
 
     @cached_property
     def _files(self) -> tuple[ImageFile, ...]:
-        return list_images(self.root, depth=1)
+        return list_images(self._at, depth=1)
 
     @cached_property
     def _positions(self) -> dict[tuple[str, Split], list[int]]:

@@ -53,7 +53,7 @@ class IndexedImages(Dataset[T]):
 
     @property
     @abstractmethod
-    def _root(self) -> Path:
+    def root(self) -> Path:
         """Folder that all paths are relative to."""
 
     @property
@@ -81,7 +81,7 @@ class IndexedImages(Dataset[T]):
         """(3, size, size), or the one size of all images."""
         if self.params.size is not None:
             return (3, self.params.size, self.params.size)
-        return picture_shape(self._root, [file.path for file in self._files])
+        return picture_shape(self.root, [file.path for file in self._files])
 
     def ids(self, domain: str, split: Split) -> tuple[str, ...]:
         """Relative paths in canonical order."""
@@ -119,7 +119,7 @@ class IndexedImages(Dataset[T]):
 
     def _of(self, domain: str, split: Split) -> Sequence[int]:
         if domain not in self.domains:
-            raise UnknownNameError(unknown_name(f"domain of {self._root}", domain, self.domains))
+            raise UnknownNameError(unknown_name(f"domain of {self.root}", domain, self.domains))
         return self._positions.get((domain, split), ())
 
     @cached_property
@@ -128,8 +128,8 @@ class IndexedImages(Dataset[T]):
 
     @cached_property
     def _content(self) -> tuple[str, tuple[Source, ...]]:
-        manifest = self._cache / "manifests" / f"{sha256_hex(str(self._root).encode())[:32]}.json"
-        digests = content_digests(self._root, self._files, manifest)
+        manifest = self._cache / "manifests" / f"{sha256_hex(str(self.root).encode())[:32]}.json"
+        digests = content_digests(self.root, self._files, manifest)
         sources = tuple(Source(file.path, digests[file.path]) for file in self._files)
         decoder = self._decoder
         stretched = " stretch" if decoder.stretch else ""
@@ -150,4 +150,4 @@ class IndexedImages(Dataset[T]):
     def _pixels(self) -> PixelCache:
         digest, sources = self._content
         path = self._cache / "pixels" / f"{digest}.npy"
-        return PixelCache(path, self._root, sources, self.image_shape, self._decoder)
+        return PixelCache(path, self.root, sources, self.image_shape, self._decoder)

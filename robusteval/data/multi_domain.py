@@ -49,33 +49,34 @@ class MultiDomain(IndexedImages[MultiDomainParams]):
         return IMAGENET_STD
 
     @cached_property
-    def _root(self) -> Path:
+    def root(self) -> Path:
+        """Folder that everything lies in."""
         return dataset_place(self.name, self.params.path)
 
     @cached_property
     def _files(self) -> tuple[ImageFile, ...]:
         self._check_domains()
-        files = list_images(self._root, only=self.domains)
+        files = list_images(self.root, only=self.domains)
         if self.params.complete:
             problems = [*self._wrong_counts(files), *self._wrong_classes(files)]
             if problems:
                 raise DataError(
-                    f"{self._root}: not the published {self.name}: {'; '.join(problems)}; get it again "
+                    f"{self.root}: not the published {self.name}: {'; '.join(problems)}; get it again "
                     f"({PUBLISHED[self.name].homepage}), or set complete: false to use what is there"
                 )
         return files
 
     def _check_domains(self) -> None:
-        if not self._root.is_dir():
+        if not self.root.is_dir():
             raise DataError(
-                f"{self._root}: {self.name} is not there; link it with `robusteval data link {self.name} FOLDER` or "
+                f"{self.root}: {self.name} is not there; link it with `robusteval data link {self.name} FOLDER` or "
                 f"set 'path' to a tree domain/class/file with the domains {', '.join(self.domains)}"
             )
-        missing = [name for name in self.domains if not (self._root / name).is_dir()]
+        missing = [name for name in self.domains if not (self.root / name).is_dir()]
         if missing:
-            there = sorted(path.name for path in self._root.iterdir() if path.is_dir() and path.name[:1] != ".")
+            there = sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name[:1] != ".")
             raise DataError(
-                f"{self._root}: {self.name} has no folder for its domain {' and '.join(map(repr, missing))}; there is "
+                f"{self.root}: {self.name} has no folder for its domain {' and '.join(map(repr, missing))}; there is "
                 f"{', '.join(there[:8]) or 'nothing'}; rename the folder or get the rest"
             )
 

@@ -70,6 +70,8 @@ class AdversarialRun:
         self.stages = list(stages)
         labels = [stage.label for stage in stages]
         self.details = Details(context.scratch, json_digest(question), labels, self.order)
+        if not self.details.restored:  # verdicts without their details would leave holes
+            self.journal.start_again()
         about = About(json_digest(question), data.ids_digest, tuple(labels), len(data), model.input_shape)
         self.images = kept_images(params.keep, context, about, self.order)
         self._names = dict(zip(self.examples.keys.tolist(), self.examples.ids, strict=True))
@@ -83,16 +85,18 @@ class AdversarialRun:
         """Decide which examples the model gets right."""
         n = len(self.examples)
         self._progress(0.0, 1, CLEAN)
-        for positions in self._batches(CLEAN, list(range(n)), self.context.batch_size):
-            batch = self.examples.batch(positions)
+        part = self.journal.part(CLEAN)
+        while positions := part.missing(n)[: self.context.batch_size]:
+            batch = self._batch(positions)
             before = self.model.passes.snapshot()
-            logits = clean_logits(self.model, batch.images, [self.examples.ids[place] for place in positions.tolist()])
-            right = logits.argmax(dim=1) == batch.labels
-            self.details.predicted(positions.tolist(), batch.labels.tolist(), logits.argmax(dim=1).tolist())
+            predicted = clean_logits(self.model, batch.images, [self.examples.ids[place] for place in positions])
+            classes = predicted.argmax(dim=1)
+            self.details.predicted(positions, batch.labels.tolist(), classes.tolist())
             self.details.save()
-            self.journal.extend(CLEAN, right.tolist(), {}, len(right), self.model.passes.since(before))
-            self._progress(len(self.journal.part(CLEAN).kept) / n, 1, CLEAN)
-        self.outcomes[CLEAN] = list(self.journal.part(CLEAN).kept)
+            right = dict(zip(positions, (classes == batch.labels).tolist(), strict=True))
+            self.journal.settle(CLEAN, right, {}, len(right), self.model.passes.since(before))
+            self._progress(part.done / n, 1, CLEAN)
+        self.outcomes[CLEAN] = list(part.kept)
         self._current = self.outcomes[CLEAN]
         self._cost_done += 1
 
@@ -123,18 +127,20 @@ class AdversarialRun:
 
     def _attack_in_batches(self, stage: Stage, standing: list[int]) -> None:
         part = self.journal.part(stage.label)
-        for positions in self._batches(stage.label, standing, stage.attack.composition or self.context.batch_size):
-            batch = self.examples.batch(positions)
+        size = stage.attack.composition or self.context.batch_size
+        while places := part.missing(len(standing))[:size]:
+            positions = [standing[place] for place in places]
+            batch = self._batch(positions)
             result = stage.attack(self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed)
-            self.details.note(stage.label, positions.tolist(), result)
+            self.details.note(stage.label, positions, result)
             self.details.save()
             fell = result.broken.nonzero().flatten()
             before = self.model.passes.snapshot()
-            self._keep_images(stage.label, positions[fell].tolist(), result.adversarial[fell])
+            self._keep_images(stage.label, [positions[index] for index in fell.tolist()], result.adversarial[fell])
             self.journal.spend(self.model.passes.since(before))
-            kept = (~result.broken).tolist()
-            self.journal.extend(stage.label, kept, result.symptoms, result.attacked, result.budget)
-            self._progress(len(part.kept) / len(standing), stage.cost, stage.label)
+            kept = dict(zip(places, (~result.broken).tolist(), strict=True))
+            self.journal.settle(stage.label, kept, result.symptoms, result.attacked, result.budget)
+            self._progress(part.done / len(standing), stage.cost, stage.label)
 
     def _attack_packed(self, stage: Stage, attack: AnyJobAttack, standing: list[int]) -> None:
         """Give the engine many examples at a time and write its verdicts down as they come."""
@@ -233,11 +239,6 @@ class AdversarialRun:
         for stage in self.stages:
             if stage.steps is not None:
                 yield Spread(stage.label, stage.steps, *self.details.late(stage.label, stage.steps))
-
-    def _batches(self, name: str, positions: list[int], size: int) -> Iterator[torch.Tensor]:
-        """What is left of a part, in batches; the journal grows between two of them."""
-        while (done := len(self.journal.part(name).kept)) < len(positions):
-            yield torch.tensor(positions[done : done + size], device=self.examples.device)
 
     def _batch(self, positions: list[int]) -> Batch:
         return self.examples.batch(torch.tensor(positions, dtype=torch.int64, device=self.examples.device))

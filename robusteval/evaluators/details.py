@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from robusteval.attacks.base import AttackResult, Verdict
 from robusteval.schema.digest import json_digest
-from robusteval.store.columns import read_columns, read_metadata
+from robusteval.schema.errors import CorruptRecordError
+from robusteval.store.columns import Columns, read_columns, read_metadata
 from robusteval.store.scratch import Scratch
 
 BLOB = "details.safetensors"
@@ -36,6 +37,13 @@ class Details:
         question: digest of what is evaluated; columns of another question are ignored.
         stages: labels of the attacks.
         order: (N,) column of the example at each position.
+
+    Attributes:
+        columns: the columns.
+        restored: whether an earlier attempt left them.
+
+    Raises:
+        CorruptRecordError: what an earlier attempt left cannot be read.
     """
 
     def __init__(
@@ -52,9 +60,9 @@ class Details:
             **{name: np.full(shape, -1, dtype=np.int64) for name in COUNTED},
             **{name: np.full(shape, np.nan, dtype=np.float32) for name in MEASURED},
         }
-        saved = None if scratch is None else scratch.get(BLOB)
-        if saved is not None and read_metadata(saved).get("question") == question:
-            self.columns |= read_columns(saved)[0]
+        found = None if scratch is None else _read(scratch, question, self.columns)
+        self.restored = found is not None
+        self.columns = found or self.columns
 
     def predicted(self, positions: Sequence[int], labels: Sequence[int], classes: Sequence[int]) -> None:
         """Note true labels and clean predictions."""
@@ -84,3 +92,25 @@ class Details:
         """Keep what is known; before the journal says that it is done."""
         if self._scratch is not None:
             self._scratch.put(BLOB, safetensors.numpy.save(self.columns, self._metadata))
+
+
+def _read(scratch: Scratch, question: str, shaped: Columns) -> Columns | None:
+    """The saved columns, if they are of this question.
+
+    Raises:
+        CorruptRecordError: they cannot be read, or are not those of `shaped`.
+    """
+    saved = scratch.get(BLOB)
+    if saved is None:
+        return None
+    try:
+        if read_metadata(saved).get("question") != question:
+            return None
+        found = read_columns(saved)[0]
+    except CorruptRecordError:
+        raise scratch.not_understood(BLOB) from None
+    if {name: (part.shape, part.dtype) for name, part in found.items()} != {
+        name: (part.shape, part.dtype) for name, part in shaped.items()
+    }:
+        raise scratch.not_understood(BLOB)
+    return found

@@ -19,7 +19,8 @@ class Part:
     """One pass over some examples, such as one attack.
 
     Attributes:
-        kept: for each example that is done, in the order of the part, whether it is still classified correctly.
+        kept: for each example up to the first that is not done, in the order of the part, whether it is still
+            classified correctly.
         symptoms: symptom to number of examples.
         attacked: number of examples that were really attacked.
         ahead: examples that are done while one before them is not: place in the part, and whether still correct.
@@ -98,16 +99,9 @@ class Journal:
         """The part called `name`, empty if nothing is known of it."""
         return self._parts.setdefault(name, Part())
 
-    def extend(
-        self, name: str, kept: Sequence[bool], symptoms: Mapping[str, int], attacked: int, spent: Budget
-    ) -> None:
-        """Add one batch to a part and save."""
-        part = self.part(name)
-        part.kept += kept
-        part.symptoms.update(symptoms)
-        part.attacked += attacked
-        self.spend(spent)
-        self._save()
+    def start_again(self) -> None:
+        """Forget what an earlier attempt left."""
+        self._parts, self.flags, self.budget = {}, None, Budget()
 
     def settle(
         self, name: str, kept: Mapping[int, bool], symptoms: Mapping[str, int], attacked: int, spent: Budget

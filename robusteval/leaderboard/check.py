@@ -205,3 +205,21 @@ def _flags(entry: Entry) -> Iterator[Finding]:
         yield Finding("flags", f"flag {code!r} is raised by a record but not disclosed")
     for code in sorted(set(entry.flags) - raised):
         yield Finding("flags", f"flag {code!r} is disclosed but no record raises it")
+
+
+def check_shelf(board: Board, shelf: Shelf) -> tuple[int, dict[str, list[str]]]:
+    """Check every entry of a board.
+
+    Returns:
+        How many entries can be read, and for each refused entry or broken board its reasons.
+    """
+    contents = shelf.read()
+    found: dict[str, list[str]] = {}
+    if contents.problems:
+        found[board.name] = list(contents.problems)
+    for entry in contents.entries.values():
+        others = {name: other for name, other in contents.entries.items() if name != entry.id}
+        findings = [*check_entry(entry, board, shelf.groups), *against_others(entry, others)]
+        if findings:
+            found[f"{board.name}/{entry.id}"] = [str(finding) for finding in findings]
+    return len(contents.entries), found

@@ -45,6 +45,8 @@ class MethodParams(Frozen):
     """Steps between two validations where `iterations` is given; otherwise every epoch ends with one."""
     batch_size: Annotated[int, Field(ge=2, strict=True)] = 64
     """Examples per optimiser step, at least 2: batch statistics of one image are not defined."""
+    drop_last: bool = False
+    """Leave out a last batch that is not full; the examples differ from epoch to epoch."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Optimiser."""
     lr: PositiveFloat = 0.1

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -181,7 +182,8 @@ class _Loop:
     def _plain_batches(self) -> Iterator[Batch]:
         run, params = self.run, self.params
         if params.iterations is None:
-            return run.train.shuffled(params.batch_size, seed=run.seed, epoch=run.epoch)
+            batches = run.train.shuffled(params.batch_size, seed=run.seed, epoch=run.epoch)
+            return islice(batches, run.total_iterations // self.rounds)
         steps = min(params.evaluate_every, params.iterations - run.iteration)
         return run.train.drawn(params.batch_size, seed=run.seed, epoch=run.epoch, steps=steps)
 
@@ -289,7 +291,10 @@ class _Loop:
 def training_length(params: MethodParams, n: int) -> tuple[int, int]:
     """Validations and optimiser steps of a run on `n` examples."""
     if params.iterations is None:
-        return params.epochs, params.epochs * steps_per_epoch(n, params.batch_size)
+        full = n // params.batch_size
+        return params.epochs, params.epochs * (
+            full if params.drop_last and full else steps_per_epoch(n, params.batch_size)
+        )
     return math.ceil(params.iterations / params.evaluate_every), params.iterations
 
 

@@ -26,9 +26,9 @@ def read_metadata(blob: bytes) -> dict[str, str]:
     try:
         found = json.loads(blob[8 : 8 + length]).get("__metadata__", {})
     except (ValueError, AttributeError, RecursionError) as error:
-        raise CorruptRecordError(f"the details of an evaluation are damaged: {error}") from error
+        raise CorruptRecordError(f"the stored columns of an evaluation are damaged: {error}") from error
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise CorruptRecordError("the details of an evaluation are damaged: their metadata is no table of texts")
+        raise CorruptRecordError("the stored columns of an evaluation are damaged: their metadata is no table of texts")
     return found
 
 
@@ -41,8 +41,8 @@ def read_columns(blob: bytes) -> tuple[Columns, dict[str, str]]:
     metadata = read_metadata(blob)
     try:
         arrays = safetensors.numpy.load(blob)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CorruptRecordError(f"the details of an evaluation are damaged: {error}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CorruptRecordError(f"the stored columns of an evaluation are damaged: {error}") from error
     return {name: np.asarray(array) for name, array in arrays.items()}, metadata
 
 
@@ -57,5 +57,5 @@ def text_list(metadata: dict[str, str], name: str) -> list[str]:
     except (KeyError, ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise CorruptRecordError(f"the details of an evaluation are damaged: {name!r} is no list of names")
+        raise CorruptRecordError(f"the stored columns of an evaluation are damaged: {name!r} is no list of names")
     return found

@@ -78,9 +78,17 @@ class Scratch:
             raise self.not_understood(name) from None
 
     def not_understood(self, name: str) -> CorruptRecordError:
-        """The error for a blob whose digest is right and whose content is not what its reader needs."""
+        """The error for a blob whose digest is right and whose content is not what its reader needs.
+
+        The blob is moved out of the way, under a hidden name beside it, so that the next attempt starts without it.
+        """
+        path, aside = self.folder / name, self.folder / f".{name}.unreadable"
+        try:
+            path.replace(aside)
+        except OSError:
+            return CorruptRecordError(f"{path}: not a saved state that can be read; {RESTART}")
         return CorruptRecordError(
-            f"{self.folder / name}: not a saved state that can be read; delete this file to start the cell again"
+            f"{path}: not a saved state that can be read; it is kept as {aside.name}, --resume failed starts without it"
         )
 
     def clear(self) -> None:

@@ -92,7 +92,7 @@ def test_a_path_that_leaves_the_folder_is_refused(root: Path, path: str) -> None
         ("path,label,split\npictures/0.png,cat,trian\n", "unknown split 'trian'; did you mean 'train'"),
         ("path,lable\npictures/0.png,cat\n", "unknown column 'lable'; did you mean 'label'"),
         ("path,domain\npictures/0.png,photo\n", r"must name the columns path, label"),
-        ('path,label\n"pictures/0.png,cat\n', "line 2: unexpected end of data"),
+        ('path,label\n"pictures/0.png,cat\n', "unexpected end of data; mend the line"),
         ("path,label\n", "lists no image"),
         ("", "must name the columns"),
     ],

@@ -14,7 +14,7 @@ from robusteval.attacks.bridging import PlainModule
 from robusteval.evaluators import clerk, details
 from robusteval.evaluators.adversarial import AdversarialEvaluator, AdversarialParams
 from robusteval.evaluators.base import EvaluationContext
-from robusteval.schema.errors import UnknownNameError, UsageError
+from robusteval.schema.errors import CorruptRecordError, UnknownNameError, UsageError
 from robusteval.schema.types import Epsilon, Norm, ThreatModel
 from robusteval.store.scratch import Scratch
 
@@ -244,6 +244,27 @@ def test_details_of_an_interrupted_run_are_complete(task, packed, tmp_path, monk
     assert (resumed["prediction"] == whole["prediction"]).all()
     assert ((resumed["run"] >= 0) == (whole["run"] >= 0)).all()
     assert (np.isnan(resumed["margin"]) == np.isnan(whole["margin"])).all()
+
+
+@pytest.mark.parametrize("damage", ["text", "empty", "another shape"])
+def test_details_that_cannot_be_read_are_named_and_the_next_attempt_starts_without_them(
+    damage, task, packed, tmp_path
+) -> None:
+    scratch = Scratch(tmp_path)
+    evaluate(task, attacks=[ENGINE_AA], scratch=scratch)
+    whole = columns(tmp_path)[0]
+    metadata = details.read_metadata(scratch.get(details.BLOB))
+    blobs = {
+        "text": b"12345678{",
+        "empty": b"",
+        "another shape": safetensors.numpy.save({"run": np.zeros(3)}, metadata),
+    }
+    scratch.put(details.BLOB, blobs[damage])
+    with pytest.raises(CorruptRecordError, match=f"{details.BLOB}.*--resume failed"):
+        evaluate(task, attacks=[ENGINE_AA], scratch=scratch)
+    assert evaluate(task, attacks=[ENGINE_AA], scratch=scratch) == packed
+    again = columns(tmp_path)[0]
+    assert all(np.array_equal(again[name], whole[name], equal_nan=True) for name in ("label", "prediction", "margin"))
 
 
 def test_a_finished_journal_of_a_packed_attack_costs_no_pass(task, packed, tmp_path) -> None:

@@ -18,7 +18,8 @@ def test_what_was_saved_is_read_back(tmp_path_factory, batches) -> None:
     scratch = Scratch(tmp_path_factory.mktemp("journal"))
     journal = Journal(scratch, "q")
     for name, kept in batches:
-        journal.extend(name, kept, {"zero-gradient": len(kept)}, len(kept), Budget(forward=3, backward=1))
+        places = dict(enumerate(kept, start=journal.part(name).done))
+        journal.settle(name, places, {"zero-gradient": len(kept)}, len(kept), Budget(forward=3, backward=1))
     again = Journal(scratch, "q")
     for name in {name for name, _ in batches}:
         assert again.part(name) == journal.part(name)

@@ -297,3 +297,15 @@ def test_batches_that_do_not_divide_among_the_domains_are_refused(network, strip
     method = erm.Erm(erm.Params(iterations=2, batch_size=7))
     with pytest.raises(UsageError, match="does not divide among 2 training domains"):
         train(method, model=network(0), train=data, validation=data, seed=0)
+
+
+def test_drop_last_leaves_out_what_does_not_fill_a_batch(network, stripes):
+    method = erm.Erm(erm.Params(epochs=2, batch_size=16, lr=0.05, drop_last=True))
+    outcome = train(method, model=network(0), train=stripes(40), validation=stripes(20, 1), seed=0)
+    assert outcome.budget.forward == 2 * 32
+
+
+def test_drop_last_keeps_the_only_batch(network, stripes):
+    method = erm.Erm(erm.Params(epochs=1, batch_size=64, lr=0.05, drop_last=True))
+    outcome = train(method, model=network(0), train=stripes(40), validation=stripes(20, 1), seed=0)
+    assert outcome.budget.forward == 40

@@ -1,0 +1,248 @@
+"""Commands about leaderboards: board ls, show, check, import, build, and submit --check."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robusteval.cli.options import JsonOption, examples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from robusteval.leaderboard.boards import Board
+    from robusteval.leaderboard.findings import Finding
+    from robusteval.leaderboard.ranking import Group
+
+BROKEN = 2
+
+boards = typer.Typer(
+    name="board",
+    help="Leaderboards: list, rank, verify, import published results, write the site.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+class System(StrEnum):
+    """Whose results can be imported."""
+
+    ROBUSTBENCH = "robustbench"
+    OODROBUSTBENCH = "oodrobustbench"
+    DOMAINBED = "domainbed"
+
+
+BoardArgument = Annotated[
+    str, typer.Argument(metavar="BOARD", help="Name of a packaged board, or its folder.", show_default=False)
+]
+FolderOption = Annotated[
+    Path | None,
+    typer.Option("--boards", metavar="DIR", help="Folder of boards; the packaged ones by default.", show_default=False),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.add_typer(boards)
+    app.command(
+        epilog=examples(
+            "robusteval submit --check entry.json --board digits",
+            "robusteval submit --check entry.json --board ./leaderboards/digits --json",
+        )
+    )(submit)
+
+
+@boards.command(name="ls", epilog=examples("robusteval board ls", "robusteval board ls --boards ./leaderboards --json"))
+def list_boards(folder: FolderOption = None, as_json: JsonOption = False) -> None:
+    """List boards with their numbers of entries."""
+    from robusteval.cli import render
+    from robusteval.leaderboard.boards import boards_folder, boards_in, load_board
+    from robusteval.leaderboard.shelf import Shelf
+
+    listed, problems = [], []
+    for name, place in boards_in(folder or boards_folder()).items():
+        board, contents = load_board(place), Shelf(place).read()
+        active = contents.active()
+        problems += contents.problems
+        measured = sum(entry.measured for entry in active)
+        listed.append({"name": name, "measured": measured, "reported": len(active) - measured, "title": board.title})
+    if as_json:
+        print(json.dumps(listed, indent=2))
+    else:
+        rows = [[str(value) for value in row.values()] for row in listed]
+        note = f"no boards in {folder or boards_folder()}; `robusteval board import` makes some"
+        render.print_table(["name", "measured", "reported", "title"], rows, [] if rows else [note])
+    _end(problems)
+
+
+@boards.command(
+    epilog=examples("robusteval board show cifar10-linf", "robusteval board show ./leaderboards/digits --json")
+)
+def show(
+    board: BoardArgument,
+    as_json: JsonOption = False,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many rows of each group.")] = 50,
+) -> None:
+    """Rank a board: measured entries first, reported ones apart, ties marked."""
+    from robusteval.leaderboard.boards import find_board, load_board
+    from robusteval.leaderboard.evidence import Evidence
+    from robusteval.leaderboard.ranking import rank_board
+    from robusteval.leaderboard.shelf import Shelf
+    from robusteval.leaderboard.tables import board_document
+
+    place = find_board(board)
+    loaded, shelf = load_board(place), Shelf(place)
+    contents = shelf.read()
+    ranked = rank_board(loaded, contents.active(), Evidence(loaded, shelf.groups), fronts=as_json)
+    if as_json:
+        print(json.dumps(board_document(loaded, ranked), indent=2))
+    else:
+        for group in ranked:
+            _print_group(loaded, group, top)
+        if not ranked:
+            print(f"{loaded.name} has no entries yet")
+    _end(contents.problems)
+
+
+def _print_group(board: Board, group: Group, top: int) -> None:
+    from robusteval.cli import render
+    from robusteval.leaderboard.tables import place_text, value_text
+
+    rows = []
+    for entry in group.entries[:top]:
+        values = [value_text(board, key, entry.columns.get(key)) for key in board.keys]
+        rows.append([place_text(group.places[entry.id]), entry.id, *values, ", ".join(entry.flags)])
+    header = ["rank", "entry", *(column.title for column in board.columns), "flags"]
+    notes = [f"Ties by {group.test}, level {board.ties.alpha:g} after Holm's correction; in brackets: possible ranks."]
+    if len(group.entries) > top:
+        notes.append(f"{len(group.entries) - top} more; --top shows them")
+    render.print_table(header, rows, notes, title=f"{board.title}: {group.name}")
+
+
+@boards.command(
+    epilog=examples(
+        "robusteval board check", "robusteval board check ./leaderboards/digits", "robusteval board check --json"
+    )
+)
+def check(
+    board: Annotated[
+        list[str] | None, typer.Argument(metavar="[BOARD]...", help="Boards; all packaged ones by default.")
+    ] = None,
+    folder: FolderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify boards and every entry on them; exit 6 if any is refused."""
+    from robusteval.leaderboard.boards import boards_folder, boards_in, find_board, load_board
+    from robusteval.leaderboard.check import check_shelf
+    from robusteval.leaderboard.findings import REJECTED
+    from robusteval.leaderboard.shelf import Shelf
+
+    places = [find_board(name) for name in board] if board else list(boards_in(folder or boards_folder()).values())
+    found: dict[str, list[str]] = {}
+    checked = 0
+    for place in places:
+        count, problems = check_shelf(load_board(place), Shelf(place))
+        checked += count
+        found |= problems
+    if as_json:
+        print(json.dumps({"entries": checked, "problems": found}, indent=2))
+    else:
+        print(f"{checked} entries on {len(places)} boards; {len(found)} refused")
+    for name, lines in found.items():
+        for line in lines:
+            print(f"{name}: {line}", file=sys.stderr)
+    if found:
+        raise typer.Exit(REJECTED)
+
+
+@boards.command(
+    name="import",
+    epilog=examples(
+        "robusteval board import robustbench robustbench/model_info --out leaderboards",
+        "robusteval board import oodrobustbench rows.csv --out boards --json",
+        "robusteval board import domainbed train_output/sweep --out boards",
+    ),
+)
+def import_results(
+    system: Annotated[System, typer.Argument(help="Whose format it is.", show_default=False)],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder or file.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of boards to write to.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Import published results as reported entries; what cannot be read is named, the rest is imported, exit 2."""
+    from robusteval.leaderboard.importers import importer
+    from robusteval.leaderboard.importers.report import write_import
+    from robusteval.schema.errors import UsageError
+
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; give a folder")
+    found = importer(system.value)(path)
+    try:
+        written = write_import(found, out)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+    problems = [*found.problems, *written.problems]
+    summary = {
+        "read": found.counts,
+        "boards": {name: len(entries) for name, entries in sorted(found.entries.items())},
+        "added": written.added,
+        "unchanged": written.unchanged,
+        "superseding": written.superseding,
+        "problems": problems,
+    }
+    if as_json:
+        print(json.dumps(summary, indent=2))
+    else:
+        counts = ", ".join(f"{number:,} {what}" for what, number in found.counts.items()) or "nothing"
+        print(f"read {counts}; {written.added} entries added, {written.unchanged} unchanged, ", end="")
+        print(f"{written.superseding} superseding older ones, on {len(found.entries)} boards in {out}")
+    _end(problems)
+
+
+def submit(
+    check_path: Annotated[
+        Path, typer.Option("--check", metavar="FILE", help="Entry to verify, offline.", show_default=False)
+    ],
+    board: Annotated[
+        str, typer.Option(metavar="BOARD", help="Board it is for, by name or folder.", show_default=False)
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Verify an entry of a leaderboard: everything that can be recomputed is recomputed; exit 6 if it is refused."""
+    from robusteval.leaderboard.boards import find_board, load_board
+    from robusteval.leaderboard.check import check_file
+    from robusteval.leaderboard.findings import REJECTED
+    from robusteval.leaderboard.shelf import Shelf
+
+    place = find_board(board)
+    loaded = load_board(place)
+    entry, findings = check_file(check_path, loaded, Shelf(place))
+    name = check_path.name if entry is None else entry.id
+    if as_json:
+        listed = [{"code": finding.code, "text": finding.text} for finding in findings]
+        print(json.dumps({"entry": name, "board": loaded.name, "accepted": not findings, "findings": listed}, indent=2))
+    elif not findings:
+        print(f"{name}: accepted; fits board {loaded.name}, and every number is what its outcomes say")
+    _complain(name, findings)
+    if findings:
+        raise typer.Exit(REJECTED)
+
+
+def _complain(name: str, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        print(f"{name}: {finding}", file=sys.stderr)
+
+
+def _end(problems: Sequence[str]) -> None:
+    for line in problems:
+        print(line, file=sys.stderr)
+    if problems:
+        raise typer.Exit(BROKEN)

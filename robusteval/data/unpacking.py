@@ -1,0 +1,53 @@
+"""Unpacking archives so that what is there is whole: beside its place first, then moved into it."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import tarfile
+import zlib
+from pathlib import Path
+
+from robusteval.schema.errors import DataError
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is unpacked after it was fetched."""
+    return path.name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
+
+
+def unpack(archive: Path, folder: Path) -> list[Path]:
+    """Unpack a tar archive; nothing is written outside `folder`, and no owner, device or setuid bit is taken over.
+
+    Args:
+        archive: the file.
+        folder: where its contents go; something of the same name there is replaced.
+
+    Returns:
+        What now lies in `folder`.
+
+    Raises:
+        DataError: the archive is damaged, holds something that leaves the folder, or there is no room.
+    """
+    beside = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as file:
+            file.extractall(beside, filter="data")
+        placed = []
+        for path in sorted(beside.iterdir()):
+            target = folder / path.name
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            placed.append(path.replace(target))
+    except tarfile.FilterError as error:
+        raise DataError(
+            f"{archive}: holds something that does not belong into a dataset ({error}); remove it"
+        ) from None
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{archive}: is no whole archive ({error}); remove it and fetch it again") from None
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be unpacked into {folder} ({error.strerror or error}); make room") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return placed

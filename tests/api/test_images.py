@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import robusteval
+from robusteval.schema.errors import UsageError
+from robusteval.schema.types import Component
+
+
+def test_an_attack_stays_in_the_ball_and_breaks_what_it_says(network, pixels):
+    images, labels = pixels[0][:20], pixels[1][:20]
+    found = robusteval.attack(network, images, labels, "linf-0.2", using=Component(name="pgd", params={"steps": 5}))
+    assert float((found.adversarial - images).abs().max()) <= 0.2 + 1e-6
+    wrong = network(found.adversarial).argmax(1) != labels
+    assert torch.equal(wrong, found.broken)
+    assert int(found.broken.sum()) > 10
+
+
+def test_arrays_and_bytes_are_pixels_too(network, pixels):
+    images = (pixels[0][:4] * 255).round().byte().numpy()
+    found = robusteval.attack(network, images, pixels[1][:4].tolist(), "l2:0.5", using="fgsm")
+    assert found.adversarial.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda images: images * 255, "divide them by 255"),
+        (lambda images: (images - 0.5) / 0.2, "declare mean and std for the model instead"),
+        (lambda images: images[0], r"give \(B, C, H, W\)"),
+        (lambda images: images.long(), "give uint8 pixels"),
+    ],
+)
+def test_what_is_no_pixel_is_refused(network, pixels, change, words):
+    with pytest.raises(UsageError, match=words):
+        robusteval.attack(network, change(pixels[0][:4]), pixels[1][:4])
+
+
+@pytest.mark.parametrize("threat", ["linf", "l3-1", "linf-x", "linf--1"])
+def test_a_threat_is_a_norm_and_a_radius(network, pixels, threat):
+    with pytest.raises(UsageError, match="write norm and radius"):
+        robusteval.attack(network, pixels[0][:4], pixels[1][:4], threat)
+
+
+def test_one_label_an_image(network, pixels):
+    with pytest.raises(UsageError, match=r"\(3,\) labels for 4 images"):
+        robusteval.attack(network, pixels[0][:4], pixels[1][:3])
+
+
+def test_a_corruption_gives_back_the_kind_that_it_got():
+    floats = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    bright = robusteval.corrupt(floats, "brightness", 5)
+    assert bright.dtype == torch.float32
+    assert float(bright.mean()) > float(floats.mean())
+    as_bytes = (floats * 255).round().byte()
+    assert robusteval.corrupt(as_bytes.numpy(), "gaussian_noise", 1, seed=1).dtype == torch.uint8
+    assert torch.equal(robusteval.corrupt(as_bytes, "gaussian_noise"), robusteval.corrupt(as_bytes, "gaussian_noise"))
+
+
+def test_unknown_corruptions_and_severities_are_refused():
+    images = np.zeros((1, 3, 32, 32), dtype=np.uint8)
+    with pytest.raises(UsageError, match="unknown shift 'brigthness'; did you mean 'brightness'"):
+        robusteval.corrupt(images, "brigthness")
+    with pytest.raises(UsageError, match="parameter 'severity' is 9"):
+        robusteval.corrupt(images, "brightness", severity=9)
