@@ -23,8 +23,7 @@ __all__ = ["attack", "compare", "corrupt", "evaluate", "load_results", "run"]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'robusteval' has no attribute {name!r}; it has {', '.join(_HOMES)}")
-    found = getattr(importlib.import_module(_HOMES[name]), name)
-    return found
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

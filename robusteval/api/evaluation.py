@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from robusteval.data.slices import load_slice
 from robusteval.execution.cell import run_live
 from robusteval.execution.device import resolve_device
 from robusteval.models.classifier import Classifier
-from robusteval.planning.expand import expand
+from robusteval.planning.expand import Expansion, expand
 from robusteval.planning.loader import LoadedSuite, load_suite
 from robusteval.schema.cells import EvalCell, WeightsStart
 from robusteval.schema.errors import UsageError
@@ -87,7 +89,7 @@ def evaluate(
 
     Examples:
         >>> import robusteval
-        >>> found = robusteval.evaluate(lambda images: images.mean(axis=(2, 3)) @ [[1.0] * 10], n=20, cells=["a_id"])
+        >>> found = robusteval.evaluate(lambda images: images.reshape(-1, 768)[:, :10], n=20, cells=["a_id"])
         >>> found.scores.rows[0].a_id.n
         20
     """
@@ -105,10 +107,16 @@ def evaluate(
         input_shape=loaded.dataset.image_shape,
         preprocessing=preprocessing,
     )
-    folder = None if store is not None else TemporaryDirectory(prefix="robusteval-")
-    place = Store.open(folder.name if store is None and folder is not None else str(store))
-    found = _Evaluation(classifier, loaded, options, place).run(_label(name or family_of(classifier)))
-    return replace(found, _folder=folder)
+    place = _temporary_store() if store is None else Store.open(store)
+    return _Evaluation(classifier, loaded, options, place).run(_label(name or family_of(classifier)))
+
+
+def _temporary_store() -> Store:
+    """A store whose folder goes when the last result that refers to it goes."""
+    folder = tempfile.mkdtemp(prefix="robusteval-")
+    store = Store.open(folder)
+    weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+    return store
 
 
 def limited(suite: LoadedSuite, n: int | None) -> LoadedSuite:
@@ -149,11 +157,10 @@ class _Evaluation:
     def run(self, label: str) -> ModelResults:
         device = resolve_device(self.options.device)
         with _on_device(self.model, device):
-            digest = model_digest(self.model)
-            roles, stored = self._cells(digest)
+            expansion = expand(self.suite)
+            digest = self._look(expansion)
+            roles = self._cells(digest, expansion)
             self._refuse_gradients(roles)
-            if self.options.check_input and not self.options.only_stored:
-                self._check_input(roles)
             records = {cell.key: self._measure(cell, device) for cells in roles.values() for cell in cells.values()}
         seeds = sorted({seed for cells in roles.values() for seed in cells})
         rows = tuple(
@@ -167,13 +174,26 @@ class _Evaluation:
             for seed in seeds
         )
         plan = StoredPlan.model_validate(
-            {**stored.model_dump(exclude={"rows", "baseline"}), "rows": [row.model_dump() for row in rows]}
+            {**expansion.stored.model_dump(exclude={"rows", "baseline"}), "rows": [row.model_dump() for row in rows]}
         )
         return ModelResults(plan, records, self.store, family=family_of(self.model))
 
-    def _cells(self, digest: str) -> tuple[dict[str, dict[int, EvalCell]], StoredPlan]:
+    def _look(self, expansion: Expansion) -> str:
+        """Check what the model expects on clean examples, and identify it."""
+        by_key = {item.key: item.cell for item in expansion.cells}
+        roles = expansion.stored.rows[0].cells
+        cell = by_key[roles.get("a_id", next(iter(roles.values())))]
+        assert isinstance(cell, EvalCell)
+        with self._naming_examples(cell):
+            examples = load_slice(cell.data)
+            digest = model_digest(self.model, examples)
+            if self.options.check_input and not self.options.only_stored:
+                dataset = self.suite.dataset
+                check_input_contract(self.model, examples, (tuple(dataset.mean), tuple(dataset.std)))
+        return digest
+
+    def _cells(self, digest: str, expansion: Expansion) -> dict[str, dict[int, EvalCell]]:
         """What the suite asks of a model, asked of this one, by role and evaluation seed."""
-        expansion = expand(self.suite)
         by_key = {item.key: item.cell for item in expansion.cells}
         asked: dict[str, dict[int, EvalCell]] = {}
         for role, key in expansion.stored.rows[0].cells.items():
@@ -187,7 +207,7 @@ class _Evaluation:
             raise UsageError(
                 f"suite {self.suite.spec.name} has no cell {', '.join(self.options.cells or ())}; it has {known}"
             )
-        return asked, expansion.stored
+        return asked
 
     def _refuse_gradients(self, roles: dict[str, dict[int, EvalCell]]) -> None:
         if not isinstance(self.model.network, ArrayNetwork):
@@ -201,12 +221,6 @@ class _Evaluation:
                         f"{role}: attack {written['name']!r} needs gradients, which a function on arrays has not; give "
                         f"a torch.nn.Module, or measure only cells such as a_id and a_ood"
                     )
-
-    def _check_input(self, roles: dict[str, dict[int, EvalCell]]) -> None:
-        cell = next(iter(roles.get("a_id", next(iter(roles.values()))).values()))
-        with self._naming_examples(cell):
-            dataset = self.suite.dataset
-            check_input_contract(self.model, load_slice(cell.data), (tuple(dataset.mean), tuple(dataset.std)))
 
     def _measure(self, cell: EvalCell, device: str) -> ResultRecord:
         if self.options.only_stored:

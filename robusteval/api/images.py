@@ -16,7 +16,8 @@ from robusteval.execution.device import resolve_device
 from robusteval.models.classifier import Classifier
 from robusteval.schema.digest import stable_int
 from robusteval.schema.errors import UsageError
-from robusteval.schema.types import Component, JsonValue, Norm, ThreatModel
+from robusteval.schema.threats import Threat, read_threat
+from robusteval.schema.types import Component, JsonValue
 from robusteval.shifts.base import build_shift
 
 Images = Tensor | NDArray[Any]
@@ -27,7 +28,7 @@ def attack(
     model: AnyModel,
     images: Images,
     labels: Tensor | Sequence[int] | NDArray[Any],
-    threat: str | ThreatModel = "linf-8/255",
+    threat: str | Threat = "linf-8/255",
     *,
     using: str | Component = "apgd-ce",
     seed: int = 0,
@@ -42,7 +43,8 @@ def attack(
         model: as in `evaluate`.
         images: (B, C, H, W), float in [0, 1] or uint8.
         labels: B true labels.
-        threat: norm and radius, such as `linf-8/255` or `l2-0.5`.
+        threat: norm and radius, such as `linf-8/255` or `l2-0.5`; or `spatial-30deg-0.1`, `recolour-0.06` with the
+            attacks of these names.
         using: registered attack (`robusteval ls attacks`), or a `Component` with its parameters.
         seed: seed of its noise; with the position of an image it fixes every draw.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
@@ -70,7 +72,7 @@ def attack(
     keys = torch.tensor([stable_int("position", index) for index in range(len(pixels))], device=place)
     try:
         with classifier.to(place).mode(training=False):
-            return build_attack(component, read_threat(threat))(classifier, pixels, truth, keys=keys, seed=seed)
+            return build_attack(component, as_threat(threat))(classifier, pixels, truth, keys=keys, seed=seed)
     finally:
         classifier.to(before)
 
@@ -122,19 +124,21 @@ def as_pixels(images: Images) -> Tensor:
     return found.float()
 
 
-def read_threat(threat: str | ThreatModel) -> ThreatModel:
-    """A threat model from `linf-8/255`, `l2:0.5` or itself.
+def as_threat(threat: str | Threat) -> Threat:
+    """A threat model from `linf-8/255`, `l2:0.5`, `spatial-30deg-0.1`, `recolour-0.06` or itself.
 
     Raises:
         UsageError: it is none.
     """
-    if isinstance(threat, ThreatModel):
+    if not isinstance(threat, str):
         return threat
-    norm, _, epsilon = threat.replace(":", "-", 1).partition("-")
     try:
-        return ThreatModel(norm=Norm(norm.strip().lower()), epsilon=epsilon)
+        return read_threat(threat)
     except ValueError:
-        raise UsageError(f"threat {threat!r}: write norm and radius, such as linf-8/255, l2-0.5 or l1-12") from None
+        raise UsageError(
+            f"threat {threat!r}: write norm and radius, such as linf-8/255, l2-0.5 or l1-12, or spatial-30deg-0.1 "
+            "(rotation, translation) or recolour-0.06"
+        ) from None
 
 
 def corrupt(images: Images, name: str, severity: int = 3, *, seed: int = 0, **params: JsonValue) -> Tensor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from robusteval.schema.plans import StoredPlan
@@ -34,7 +33,6 @@ class SuiteResults:
     plan: StoredPlan
     records: Mapping[str, ResultRecord]
     store: Store
-    _folder: TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def scores(self) -> SuiteTable:

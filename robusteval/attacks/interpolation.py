@@ -22,21 +22,24 @@ def interpolate(nodes: Tensor, places: Tensor) -> Tensor:
         (B, C, M) float64; differentiable in `nodes`, and in `places` between the nodes.
     """
     sizes = nodes.shape[2:]
-    low = places.detach().floor()
-    above = places - low
-    corners = low.long()
+    sides = [_sides(places[:, axis], size, math.prod(sizes[axis + 1 :])) for axis, size in enumerate(sizes)]
     flat = nodes.flatten(2)
-    strides = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
-    total = nodes.new_zeros(nodes.shape[0], nodes.shape[1], places.shape[2])
-    for corner in itertools.product((0, 1), repeat=len(sizes)):
-        weight = places.new_ones(())
-        index = torch.zeros((), dtype=torch.int64, device=places.device)
-        for axis, upper in enumerate(corner):
-            at = corners[:, axis] + upper
-            inside = (at >= 0) & (at < sizes[axis])
-            share = above[:, axis] if upper else 1.0 - above[:, axis]
-            weight = weight * torch.where(inside, share, 0.0)
-            index = index + at.clamp(0, sizes[axis] - 1) * strides[axis]
+    total = nodes.new_zeros(())
+    for corner in itertools.product(*sides):
+        (weight, index), *others = corner
+        for share, offset in others:
+            weight, index = weight * share, index + offset
         values = flat.gather(2, index[:, None].expand(-1, flat.shape[1], -1))
-        total = total + weight[:, None] * values
+        total = total + values * weight[:, None]
     return total
+
+
+def _sides(place: Tensor, size: int, stride: int) -> list[tuple[Tensor, Tensor]]:
+    """Weight and offset among the flat nodes, (B, M) each, of the nodes below and above each place on one axis."""
+    low = place.detach().floor()
+    above = place - low
+    found = []
+    for node, share in ((low.long(), 1.0 - above), (low.long() + 1, above)):
+        inside = (node >= 0) & (node < size)
+        found.append((torch.where(inside, share, 0.0), node.clamp(0, size - 1) * stride))
+    return found

@@ -52,6 +52,8 @@ class Square(JobAttack[SquareParams]):
     Params = SquareParams
     norms = frozenset(Norm)
     access: ClassVar[Access] = Access.SCORE
+    slots: ClassVar[int] = 256
+    """So many that the few which the screen lets through still fill a batch."""
 
     def __init__(self, params: SquareParams, threat: ThreatModel) -> None:
         super().__init__(params, threat)

@@ -65,7 +65,8 @@ def list_boards(folder: FolderOption = None, as_json: JsonOption = False) -> Non
     from robusteval.leaderboard.boards import boards_folder, boards_in, load_board
     from robusteval.leaderboard.shelf import Shelf
 
-    listed, problems = [], []
+    listed = []
+    problems: list[str] = []
     for name, place in boards_in(folder or boards_folder()).items():
         board, contents = load_board(place), Shelf(place).read()
         active = contents.active()
@@ -112,14 +113,14 @@ def show(
 
 def _print_group(board: Board, group: Group, top: int) -> None:
     from robusteval.cli import render
-    from robusteval.leaderboard.tables import place_text, value_text
+    from robusteval.leaderboard.tables import place_text, ties_text, value_text
 
     rows = []
     for entry in group.entries[:top]:
         values = [value_text(board, key, entry.columns.get(key)) for key in board.keys]
         rows.append([place_text(group.places[entry.id]), entry.id, *values, ", ".join(entry.flags)])
     header = ["rank", "entry", *(column.title for column in board.columns), "flags"]
-    notes = [f"Ties by {group.test}, level {board.ties.alpha:g} after Holm's correction; in brackets: possible ranks."]
+    notes = [ties_text(board, group)]
     if len(group.entries) > top:
         notes.append(f"{len(group.entries) - top} more; --top shows them")
     render.print_table(header, rows, notes, title=f"{board.title}: {group.name}")
@@ -221,9 +222,12 @@ def submit(
     from robusteval.leaderboard.check import check_file
     from robusteval.leaderboard.findings import REJECTED
     from robusteval.leaderboard.shelf import Shelf
+    from robusteval.schema.errors import UsageError
 
     place = find_board(board)
     loaded = load_board(place)
+    if not check_path.is_file():
+        raise UsageError(f"--check {check_path}: no such file")
     entry, findings = check_file(check_path, loaded, Shelf(place))
     name = check_path.name if entry is None else entry.id
     if as_json:

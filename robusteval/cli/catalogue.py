@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robusteval.cli import protocols
 from robusteval.cli.options import DEFAULT_STORE, JsonOption, Listing, StoreOption, examples, open_store
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from robusteval.schema.specs import SuiteSpec
     from robusteval.store.store import Store
 
-_FACTS = ("start", "revision", "domains", "classes", "image_shape")
+_FACTS = ("start", "revision", "domains", "classes", "image_shape", "absent")
 """What a description may hold besides text and parameters."""
 
 
@@ -62,6 +63,8 @@ def list_names(
     damaged: list[str] = []
     if what is Listing.SUITES:
         listed = [entry for entry in _suites() if fnmatchcase(entry["name"], match)]
+    elif what is Listing.PROTOCOLS:
+        listed = [entry for entry in protocols.listed() if fnmatchcase(entry["name"], match)]
     elif what is Listing.RESULTS:
         listed = [entry for entry in _results(store, damaged) if _fits(entry, match)]
     else:
@@ -101,7 +104,7 @@ def describe(
 
     found = list(_descriptions(name))
     if not found:
-        known = {entry["name"] for entry in _suites()}
+        known = {entry["name"] for entry in _suites()} | set(protocols.names())
         for kind in KINDS:
             known |= set(registry(kind).names())
         raise UnknownNameError(unknown_name("name", name, known, listing="robusteval ls methods"))
@@ -124,6 +127,9 @@ def _descriptions(name: str) -> Iterator[dict[str, Any]]:
         known = registry(kind)
         if name in known:
             yield _describe_registered(kind, name, known.load(name))
+
+    if name in protocols.names():
+        yield protocols.described(name)
 
 
 def _describe_suite(name: str) -> dict[str, Any]:
@@ -154,14 +160,23 @@ def _describe_registered(kind: str, name: str, target: Any) -> dict[str, Any]:
     if kind == "method":
         described |= {"start": target.start, "source": inspect.getdoc(inspect.getmodule(target)) or ""}
     if kind == "dataset" and not any(one["required"] for one in parameters):
-        dataset = target(target.Params())
-        described |= {
+        described |= _dataset_facts(target(target.Params()))
+    return described
+
+
+def _dataset_facts(dataset: Any) -> dict[str, Any]:
+    """What an open dataset holds, or why it cannot be opened: it may not be on this disk."""
+    from robusteval.schema.errors import DataError
+
+    try:
+        return {
             "domains": list(dataset.domains),
             "classes": list(dataset.classes),
             "image_shape": list(dataset.image_shape),
             "revision": dataset.revision,
         }
-    return described
+    except DataError as error:
+        return {"absent": str(error)}
 
 
 def _print_description(entry: dict[str, Any]) -> None:
@@ -175,6 +190,9 @@ def _print_description(entry: dict[str, Any]) -> None:
     if facts:
         render.print_facts(facts)
         print()
+    if entry["kind"] == "protocol":
+        protocols.print_described(entry)
+        return
     if entry["kind"] == "suite":
         _print_suite(entry["spec"])
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +41,8 @@ class Listing(StrEnum):
     DATASETS = "datasets"
     EVALUATORS = "evaluators"
     AUGMENTATIONS = "augmentations"
+    SHIFTS = "shifts"
+    PROTOCOLS = "protocols"
     RESULTS = "results"
 
 
@@ -107,6 +110,23 @@ def open_store(place: str) -> Store:
     if not above.is_dir():
         raise UsageError(f"--store {place!r}: {above} is a file; give a folder")
     return store
+
+
+def json_map(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that was given to an option.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from robusteval.schema.errors import UsageError
+
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{option} {shortened(text)!r}: is not a JSON object, such as '{{\"depth\": 34}}'")
+    return found
 
 
 def shortened(text: str) -> str:

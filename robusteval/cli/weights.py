@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from robusteval.cli.options import examples, shortened
+from robusteval.cli.options import examples, json_map
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +64,7 @@ def import_weights(
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: a checkpoint is a .safetensors file; give it that ending")
     fields = {
-        "architecture": Component(name=architecture, params=_json_map(params)),
+        "architecture": Component(name=architecture, params=json_map("--params", params)),
         "classes": classes,
         "class_names": tuple(class_names.split(",")) if class_names else None,
         "input_shape": (channels, image_size, image_size),
@@ -83,18 +82,6 @@ def import_weights(
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror or error}); give another file") from None
     print(f"wrote {out}: {architecture}, {classes} classes, {channels} x {image_size} x {image_size}")
-
-
-def _json_map(text: str) -> dict[str, Any]:
-    from robusteval.schema.errors import UsageError
-
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UsageError(f"--params {shortened(text)!r}: is not a JSON object, such as '{{\"depth\": 34}}'")
-    return found
 
 
 def _numbers(option: str, text: str | None, count: int, default: float) -> tuple[float, ...]:

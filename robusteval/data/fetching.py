@@ -76,7 +76,8 @@ def _download(download: Download, part: Path, target: Path, progress: Progress) 
             problem = str(error)
         except urllib.error.HTTPError as error:
             raise DataError(
-                f"{download.url}: the server answers {error.code} {error.reason}; get it elsewhere and put it at {target}"
+                f"{download.url}: the server answers {error.code} {error.reason}; get the file elsewhere and put it at "
+                f"{target}"
             ) from None
         except urllib.error.URLError as error:
             host = urlsplit(download.url).hostname
@@ -119,21 +120,20 @@ def _receive(
 ) -> None:
     length = response.headers.get("Content-Length")
     whole = start + int(length) if length and length.isdecimal() else 0
-    got = start
+    got, chunk = start, response.read(_CHUNK)
+    if start == 0 and chunk.lstrip()[:1] == b"<":
+        raise DataError(
+            f"{download.url}: the server sent a web page instead of the file; open the address in a browser, and put "
+            f"the file at {part.with_suffix('')}"
+        )
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
-        while chunk := response.read(_CHUNK):
-            if got == 0 and chunk.lstrip()[:1] == b"<":
-                file.close()
-                part.unlink()
-                raise DataError(
-                    f"{download.url}: the server sent a web page instead of the file; open the address in a browser, and "
-                    f"put the file at {part.with_suffix('')}"
-                )
+        while chunk:
             file.write(chunk)
             got += len(chunk)
             progress(got, whole or download.size)
+            chunk = response.read(_CHUNK)
         file.flush()
         os.fsync(file.fileno())
     if whole and got < whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import shutil
 import tarfile
@@ -44,8 +45,9 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
         raise DataError(
             f"{archive}: holds something that does not belong into a dataset ({error}); remove it"
         ) from None
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{archive}: is no whole archive ({error}); remove it and fetch it again") from None
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = str(error).partition(":\n")[0]
+        raise DataError(f"{archive}: is no whole archive ({reason}); remove it and fetch it again") from None
     except OSError as error:
         raise DataError(f"{archive}: cannot be unpacked into {folder} ({error.strerror or error}); make room") from None
     finally:

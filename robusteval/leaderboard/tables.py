@@ -19,6 +19,16 @@ def place_text(place: Place) -> str:
     return f"{place.rank} [{place.low}]" if place.low == place.high else f"{place.rank} [{place.low}-{place.high}]"
 
 
+def ties_text(board: Board, group: Group) -> str:
+    """What decided ties, in a sentence."""
+    if group.test == "values":
+        return "The source gives no intervals, so only equal values tie."
+    how = "exact paired tests on the same examples" if group.test == "paired outcomes" else "the intervals shown"
+    return (
+        f"Ties by {how}, level {board.ties.alpha:g} after Holm's correction; in brackets the ranks that are possible."
+    )
+
+
 def value_text(board: Board, key: str, value: Value | None) -> str:
     """A value with half the width of its interval, in percent for an accuracy."""
     if value is None:

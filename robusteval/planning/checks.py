@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from robusteval.planning import targets
 from robusteval.planning.ood import OpenedData, open_ood
+from robusteval.planning.protocols import with_protocol_data
 from robusteval.planning.starts import is_pretrained, pretrained_checkpoint, start_path
 from robusteval.schema.errors import DataError, RobustevalError, UsageError, unknown_name
 from robusteval.schema.problems import explain, reword
@@ -117,7 +118,8 @@ class _Check:
         if self._component("architecture", spec.architecture, where):
             self._architecture = self._try(where, lambda: targets.resolve_architecture(spec.architecture))
         if self._component("dataset", spec.data, ("train", "data")):
-            opened = self._try(("train", "data"), lambda: _opened(anchored(spec.data, self.source.path)))
+            data = self._data(spec)
+            opened = self._try(("train", "data"), lambda: _opened(anchored(data, self.source.path)))
             self.findings.dataset = opened
         self._domains(spec.domains, ("train", "domains"), self.findings.dataset)
         dataset = self.findings.dataset
@@ -126,6 +128,14 @@ class _Check:
             if side < smallest:
                 text = f"{spec.architecture.name!r} takes images from {smallest} px up, the data has {side} px"
                 self._say(where, text + "; choose another architecture or larger images")
+
+    def _data(self, train: TrainSpec) -> Component:
+        """The training dataset with what the suite's protocol says of it."""
+        name = self.source.at(("protocol",))
+        if not isinstance(name, str):
+            return train.data
+        protocol = self._try(("protocol",), lambda: targets.load_protocol(name))
+        return train.data if protocol is None else with_protocol_data(train, protocol)
 
     def _domains(self, names: tuple[str, ...], loc: Loc, dataset: Dataset[Any] | None) -> None:
         for index, name in enumerate(names):
@@ -261,7 +271,7 @@ class _Check:
             return
         anchor = self.source.path
         local = spec if spec.data is None else spec.model_copy(update={"data": anchored(spec.data, anchor)})
-        resolved = train.model_copy(update={"data": anchored(train.data, anchor)})
+        resolved = train.model_copy(update={"data": anchored(self._data(train), anchor)})
         half = self._part(SliceSpec, "evaluate", "id")
         domains = (half.domains if half else None) or train.domains
         self.findings.ood = self._try(key, lambda: open_ood(local, resolved, domains, dataset, _opened))

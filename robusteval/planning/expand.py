@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from robusteval.planning import targets
 from robusteval.planning.loader import LoadedSuite
@@ -143,7 +143,7 @@ class _Expander:
             start=start,
             seed=seed,
         )
-        params = targets.params_of(target).model_validate(component.params)
+        params: Any = targets.params_of(target).model_validate(component.params)
         per_example = sum(target.passes(params))
         seen = params.iterations * params.batch_size if params.iterations else params.epochs * self.train_slice.n
         item = ExpandedCell(
@@ -277,6 +277,7 @@ class _Expander:
             union=self.spec.score.union,
             pareto=self.spec.score.pareto,
             baseline=self.spec.score.baseline,
+            protocol=self.suite.protocol,
         )
 
 

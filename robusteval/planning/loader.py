@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from robusteval.planning.checks import Findings, anchored, check_suite
 from robusteval.planning.names import find_suite, shown_path
 from robusteval.planning.ood import OpenedData
+from robusteval.planning.protocols import apply_protocol
+from robusteval.planning.targets import load_protocol
+from robusteval.schema.plans import ProtocolUse
 from robusteval.schema.problems import explain
 from robusteval.schema.source import Problem, Source, SourceError, read_source, shorten
 from robusteval.schema.specs import SuiteSpec
@@ -28,6 +31,7 @@ class LoadedSuite:
         source: the file with its line numbers.
         dataset: the opened dataset.
         ood: what the out-of-distribution half is measured on, if not other domains of `dataset`.
+        protocol: the protocol it follows, and where it does not.
         weights: start checkpoints by what the suite calls them.
     """
 
@@ -35,6 +39,7 @@ class LoadedSuite:
     source: Source
     dataset: Dataset[Any] = field(repr=False)
     ood: OpenedData | None = field(repr=False, default=None)
+    protocol: ProtocolUse | None = None
     weights: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -64,9 +69,18 @@ def load_suite(name_or_path: str | Path) -> LoadedSuite:
     problems += findings.problems
     if problems or spec is None or findings.dataset is None:
         raise SourceError(source.shown, problems or _whole(source))
+    use = None
+    if spec.protocol is not None:
+        spec, use = apply_protocol(spec, load_protocol(spec.protocol))
     train = spec.train.model_copy(update={"data": anchored(spec.train.data, source.path)})
-    spec = spec.model_copy(update={"train": train})
-    return LoadedSuite(spec=spec, source=source, dataset=findings.dataset, ood=findings.ood, weights=findings.weights)
+    return LoadedSuite(
+        spec=spec.model_copy(update={"train": train}),
+        source=source,
+        dataset=findings.dataset,
+        ood=findings.ood,
+        protocol=use,
+        weights=findings.weights,
+    )
 
 
 def read_spec(name_or_path: str | Path) -> SuiteSpec:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from robusteval.data.imageset import Dataset, Split
     from robusteval.models.checkpoint_info import CheckpointInfo
     from robusteval.schema.cells import DataSlice
+    from robusteval.schema.protocols import Protocol
     from robusteval.schema.specs import ShiftSpec, WeightsSpec
 
 
@@ -77,6 +78,12 @@ def resolve_evaluator(name: str, params: Mapping[str, JsonValue]) -> Component:
 def expand_shifts(specs: Sequence[ShiftSpec], side: int) -> tuple[Component, ...]:
     """One component for each shift and severity, with every parameter present; groups are written out."""
     found: tuple[Component, ...] = _call("robusteval.shifts.groups:expand_shifts", specs, side)
+    return found
+
+
+def load_protocol(name: str) -> Protocol:
+    """A frozen protocol by name."""
+    found: Protocol = _call("robusteval.data.protocols:load_protocol", name)
     return found
 
 

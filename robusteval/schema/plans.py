@@ -47,6 +47,21 @@ class RowSeed(Frozen):
     """Role to key of the eval cell."""
 
 
+class ProtocolUse(Frozen):
+    """The frozen protocol that a suite follows, and where it does not."""
+
+    name: str
+    """Versioned name."""
+    digest: Digest
+    """Digest of the protocol."""
+    average: Literal["macro", "micro"]
+    """How several target domains become one number."""
+    selection: str
+    """What chooses the weights."""
+    deviations: tuple[str, ...] = ()
+    """What the suite does otherwise, one line each."""
+
+
 class StoredPlan(Frozen):
     """The cells of one suite run and the roles they play."""
 
@@ -76,6 +91,8 @@ class StoredPlan(Frozen):
     """Columns over which a row must not be dominated to be marked."""
     baseline: str | None = None
     """Row that the others are compared with; the first one if absent."""
+    protocol: ProtocolUse | None = None
+    """The frozen protocol that the suite follows, if it names one."""
     created_at: str | None = None
     """UTC, ISO 8601."""
 

@@ -237,6 +237,8 @@ class SuiteSpec(Frozen):
     """One line on what the suite answers."""
     references: tuple[Reference, ...] = ()
     """Where the protocol comes from."""
+    protocol: str | None = None
+    """Frozen protocol (`robusteval ls protocols`) whose settings are the defaults of `methods` and `train.data`."""
     seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
     """Training seeds; every method is trained once with each."""
     train: TrainSpec

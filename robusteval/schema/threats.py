@@ -134,3 +134,24 @@ def make_threat(
     if kind is ThreatKind.RECOLOUR:
         return RecolourThreat(epsilon=epsilon, grid=grid or DEFAULT_GRID)
     return ThreatModel.model_validate({"norm": kind.value, "epsilon": epsilon})
+
+
+def read_threat(text: str) -> Threat:
+    """The threat model of a name, as `str` writes it: `linf-8/255`, `spatial-30deg-0.1`, `recolour-0.06`.
+
+    The first `-` may be a `:`.
+
+    Raises:
+        ValueError: it is no such name, or a limit is out of range.
+    """
+    norm, _, limits = text.strip().replace(":", "-", 1).partition("-")
+    kind = ThreatKind(norm.strip().lower())
+    if kind is ThreatKind.SPATIAL:
+        rotation, degrees, translation = limits.partition("deg")
+        if not degrees:
+            raise ValueError(f"threat {text!r} has no rotation; write spatial-30deg-0.1")
+        return make_threat(kind, rotation=float(rotation), translation=float(translation.removeprefix("-") or 0))
+    if kind is ThreatKind.RECOLOUR:
+        epsilon, finer, grid = limits.partition("-grid")
+        return make_threat(kind, epsilon=Epsilon(epsilon), grid=int(grid) if finer else None)
+    return make_threat(kind, epsilon=Epsilon(limits))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -112,11 +112,7 @@ def make_cells(
         found: finished eval records.
         groups: see `scoring.outcomes.Groups`.
     """
-    listed = [(role, seed, found[role][seed]) for role in sorted(found) for seed in sorted(found[role])]
-    together = json_digest(
-        [[name, suite, family], *([role, seed, record.result_digest] for role, seed, record in listed)]
-    )
-    return tuple(
+    cells = [
         BaselineCell(
             baseline=name,
             suite=suite,
@@ -126,12 +122,22 @@ def make_cells(
             doubts=tuple(sorted(doubts([record]))),
             role=role,
             seed=seed,
-            set=together,
+            set="0" * 64,
             groups=_codes(groups(record.cell.data.ids_digest)),
             record=record,
         )
-        for role, seed, record in listed
-    )
+        for role, records in found.items()
+        for seed, record in records.items()
+    ]
+    return as_set(cells)
+
+
+def as_set(cells: Iterable[BaselineCell]) -> tuple[BaselineCell, ...]:
+    """The same cells, in the order of their files, marked as belonging together."""
+    listed = sorted(cells, key=lambda cell: (cell.role, cell.seed))
+    parts = [[cell.baseline, cell.suite, cell.family, cell.stem, cell.record.result_digest] for cell in listed]
+    together = json_digest(parts)
+    return tuple(cell.model_copy(update={"set": together}) for cell in listed)
 
 
 def _outcome(role: str) -> str:

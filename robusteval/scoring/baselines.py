@@ -9,7 +9,7 @@ lies beside the files as `<cell>.obtained.json`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from filelock import FileLock
 from robusteval.schema.digest import sha256_hex
 from robusteval.schema.errors import UsageError
 from robusteval.schema.records import ResultRecord
-from robusteval.scoring.baseline_cell import BaselineCell, BaselineError, decode_cell, make_cells
+from robusteval.scoring.baseline_cell import BaselineCell, BaselineError, as_set, decode_cell
 from robusteval.scoring.sides import Side
 from robusteval.store.atomic import write_atomically
 
@@ -98,14 +98,23 @@ def load_best(folder: Path) -> Baseline | None:
     return Baseline(folder, tuple(cells)) if cells else None
 
 
-def write_obtained(folder: Path, cells: Iterable[BaselineCell]) -> list[Path]:
-    """Put what a check found beside the baseline, in place of what an earlier check left."""
+def write_obtained(folder: Path, cells: Iterable[BaselineCell], *, partial: bool = False) -> list[Path]:
+    """Put what a check found beside the baseline, in place of what an earlier check left.
+
+    Args:
+        folder: folder of the baseline.
+        cells: what was found.
+        partial: keep what earlier checks left of other cells.
+    """
     listed = list(cells)
-    forget_obtained(folder)
-    paths = [folder / f"{cell.stem}{OBTAINED}" for cell in listed]
-    for path, cell in zip(paths, listed, strict=True):
-        write_atomically(path, cell.encode())
-    return paths
+    with _lock(folder):
+        before = _or_none(load_obtained, folder) if partial else None
+        merged = _merged(folder, before, listed) if partial else as_set(listed)
+        forget_obtained(folder)
+        paths = [folder / f"{cell.stem}{OBTAINED}" for cell in merged]
+        for path, cell in zip(paths, merged, strict=True):
+            write_atomically(path, cell.encode())
+    return [folder / f"{cell.stem}{OBTAINED}" for cell in listed]
 
 
 def forget_obtained(folder: Path) -> None:
@@ -116,46 +125,74 @@ def forget_obtained(folder: Path) -> None:
 
 
 def write_baseline(
-    folder: Path, cells: tuple[BaselineCell, ...], seen: Baseline | None, *, force: bool = False
+    folder: Path, cells: Iterable[BaselineCell], seen: Baseline | None, *, force: bool = False, partial: bool = False
 ) -> Baseline:
     """Accept cells as the baseline, all of them or none.
 
     Args:
         folder: folder of the baseline; its name is the name of the baseline.
-        cells: the new files, one set.
+        cells: the new files.
         seen: the baseline that the decision was based on, None if there was none.
-        force: accept a new reason for doubt.
+        force: accept a new reason for doubt, and take the place of a damaged baseline.
+        partial: keep the other cells of the baseline.
 
     Raises:
-        BaselineConflictError: the baseline is no longer the one that was seen.
+        BaselineConflictError: a cell is no longer the one that was seen.
         UsageError: the cells raise a reason for doubt that the baseline does not, and `force` is off.
+        BaselineError: the present baseline is damaged, and `force` is off; or it is of another suite, and `partial`.
     """
-    lock = Path(tempfile.gettempdir()) / f"robusteval-{sha256_hex(str(folder.resolve()).encode())[:20]}.lock"
-    with FileLock(lock):
-        current = load_baseline(folder) if seen is not None or not force else _or_none(folder)
-        _refuse_change(folder, seen, current, cells)
+    listed = list(cells)
+    with _lock(folder):
+        current = _or_none(load_baseline, folder) if force else load_baseline(folder)
+        _refuse_change(folder, seen, current, listed, partial=partial)
         if current is not None and not force:
-            _refuse_doubts(folder, current, cells)
-        _keep_best(folder, cells)
-        names = {f"{cell.stem}.json" for cell in cells}
-        for cell in cells:
+            _refuse_doubts(folder, current, listed)
+        accepted = _merged(folder, current, listed) if partial else as_set(listed)
+        _keep_best(folder, listed)
+        names = {f"{cell.stem}.json" for cell in accepted}
+        for cell in accepted:
             write_atomically(folder / f"{cell.stem}.json", cell.encode())
         for path in _files(folder):
             if path.name not in names:
                 path.unlink(missing_ok=True)
-    return Baseline(folder, cells)
+    return Baseline(folder, accepted)
+
+
+def _lock(folder: Path) -> FileLock:
+    """Held while files of a baseline are written; it lies outside the user's repository."""
+    name = f"robusteval-{sha256_hex(str(folder.resolve()).encode())[:20]}.lock"
+    return FileLock(Path(tempfile.gettempdir()) / name)
+
+
+def _merged(folder: Path, current: Baseline | None, cells: list[BaselineCell]) -> tuple[BaselineCell, ...]:
+    """The new cells with those of the present baseline that they do not replace."""
+    stems = {cell.stem for cell in cells}
+    kept = [] if current is None else [cell for cell in current.cells if cell.stem not in stems]
+    for cell in kept:
+        if (cell.suite, cell.family) != (cells[0].suite, cells[0].family):
+            raise BaselineError(
+                f"{folder}: holds cells of {cell.family} on {cell.suite}, the new ones are of {cells[0].family} on "
+                f"{cells[0].suite}; give them a baseline of their own, or measure all cells together"
+            )
+    return as_set([*kept, *cells])
 
 
 def _refuse_change(
-    folder: Path, seen: Baseline | None, current: Baseline | None, cells: Iterable[BaselineCell]
+    folder: Path, seen: Baseline | None, current: Baseline | None, cells: list[BaselineCell], *, partial: bool
 ) -> None:
-    before = None if seen is None else seen.set
-    now = None if current is None else current.set
-    if now != before and now != next(iter(cells)).set:
+    stems = {cell.stem for cell in cells} if partial else None
+    found = {name: _results(baseline, stems) for name, baseline in (("seen", seen), ("current", current))}
+    wanted = {cell.stem: cell.record.result_digest for cell in cells}
+    if found["current"] not in (found["seen"], wanted):
         raise BaselineConflictError(
             f"{folder}: another session accepted another baseline meanwhile; it was kept whole and this one was not "
             f"written; run the check again to compare with it"
         )
+
+
+def _results(baseline: Baseline | None, stems: set[str] | None) -> dict[str, str]:
+    cells = () if baseline is None else baseline.cells
+    return {cell.stem: cell.record.result_digest for cell in cells if stems is None or cell.stem in stems}
 
 
 def _refuse_doubts(folder: Path, current: Baseline, cells: Iterable[BaselineCell]) -> None:
@@ -168,9 +205,9 @@ def _refuse_doubts(folder: Path, current: Baseline, cells: Iterable[BaselineCell
         )
 
 
-def _or_none(folder: Path) -> Baseline | None:
+def _or_none(load: Callable[[Path], Baseline | None], folder: Path) -> Baseline | None:
     try:
-        return load_baseline(folder)
+        return load(folder)
     except BaselineError:
         return None
 
@@ -203,14 +240,13 @@ def _read(paths: Iterable[Path]) -> list[BaselineCell]:
 
 
 def _together(folder: Path, cells: list[BaselineCell]) -> tuple[BaselineCell, ...]:
-    first = cells[0]
-    promised = make_cells(first.baseline, first.suite, first.family, _by_role(cells), lambda _: None)[0].set
-    if any(cell.set != promised or cell.baseline != folder.name for cell in cells):
+    promised = as_set(cells)
+    if any(cell not in promised or cell.baseline != folder.name for cell in cells):
         raise BaselineError(
             f"{folder}: its files do not belong to one baseline called {folder.name!r}; restore all of them from "
             f"version control, or accept a new baseline"
         )
-    return tuple(cells)
+    return promised
 
 
 def _by_role(cells: Iterable[BaselineCell]) -> dict[str, dict[int, ResultRecord]]:

@@ -56,7 +56,10 @@ class WorstCase:
         text = f"robust accuracy over {', '.join(self.attacks)}: {value} % [{100 * low:.1f}, {100 * high:.1f}] "
         text += f"(n={self.n})"
         if self.unknown:
-            text += f"; {self.unknown} examples were broken by earlier attacks, so these never saw them"
+            text += (
+                f"; {self.unknown} examples are open, since not all of these attacks were run on them "
+                f"(cascade: false in the suite's threat runs every attack on everything)"
+            )
         return text
 
 
@@ -187,11 +190,14 @@ def _stood_before(
     record: ResultRecord, labels: Sequence[str], clean: NDArray[np.bool_], stands: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """What stood before each attack: after the one before it, or, without the cascade, at the start of its ensemble."""
-    cascade = record.cell.kind == "eval" and bool(record.cell.evaluator.params.get("cascade", True))
+    params = record.cell.evaluator.params if record.cell.kind == "eval" else {}
+    cascade = bool(params.get("cascade", True))
+    listed = {attack["name"] for attack in params.get("attacks", ())}
+    # A listed attack may have a slash in its own name, as in `torchattacks/PGD`; then it is no member of an ensemble.
+    ensembles = ["" if label.partition("#")[0] in listed else label.rpartition("/")[0] for label in labels]
     before = np.empty_like(stands)
-    for row, label in enumerate(labels):
-        ensemble = label.rpartition("/")[0]
-        follows = row > 0 and (cascade or (ensemble != "" and labels[row - 1].rpartition("/")[0] == ensemble))
+    for row, ensemble in enumerate(ensembles):
+        follows = row > 0 and (cascade or (ensemble != "" and ensembles[row - 1] == ensemble))
         before[row] = stands[row - 1] if follows else clean
     return before
 

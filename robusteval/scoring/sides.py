@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from robusteval.schema.cells import EvalCell
+from robusteval.schema.cells import AnyCell, EvalCell
 from robusteval.schema.errors import CorruptRecordError, UsageError, unknown_name
 from robusteval.schema.plans import StoredPlan
 from robusteval.schema.records import ResultRecord
@@ -155,7 +155,7 @@ def _pair(
     before, now = next(iter(base[1].values())), next(iter(candidate[1].values()))
     title = cell_title(role, before)
     shown = f"{row}: {title}" if row else title
-    refuse_mismatch(shown, before, now, seeds_count=rule.unit != "attack_seeds")
+    refuse_mismatch(shown, before.cell, now.cell, seeds_count=rule.unit != "attack_seeds")
     return Pair(row, role, title, _measurement(*base, role), _measurement(*candidate, role))
 
 
@@ -166,13 +166,13 @@ def cell_title(role: str, record: ResultRecord) -> str:
     return f"{symbol} {threat}" if threat is not None else symbol
 
 
-def refuse_mismatch(what: str, base: ResultRecord, candidate: ResultRecord, *, seeds_count: bool = True) -> None:
-    """Refuse two records that answer different questions.
+def refuse_mismatch(what: str, base: AnyCell, candidate: AnyCell, *, seeds_count: bool = True) -> None:
+    """Refuse two cells that ask different questions.
 
     Args:
         what: the cell, for the message.
-        base: record of the base.
-        candidate: record of the candidate.
+        base: cell of the base.
+        candidate: cell of the candidate.
         seeds_count: whether different evaluation seeds are different questions.
 
     Raises:
@@ -189,11 +189,11 @@ def refuse_mismatch(what: str, base: ResultRecord, candidate: ResultRecord, *, s
         raise MismatchError(f"{what}: base and candidate answer different questions: {listed}{more}")
 
 
-def _question(record: ResultRecord) -> dict[str, Any]:
+def _question(cell: AnyCell) -> dict[str, Any]:
     """What was asked, without the model, as dotted fields; where the data lies on this machine is no part of it."""
-    cell = record.cell.model_dump(mode="json", exclude={"model"}, context={"canonical": True})
-    cell["data"]["dataset"] = cell["data"]["dataset"]["name"]
-    return _flat("", cell)
+    written = cell.model_dump(mode="json", exclude={"model"}, context={"canonical": True})
+    written["data"]["dataset"] = written["data"]["dataset"]["name"]
+    return _flat("", written)
 
 
 def _flat(place: str, value: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from robusteval.shifts.draws import Draws
 
 P = TypeVar("P", bound=Frozen)
 
-_CACHED, _LAUNCHED = 2**18, 2**26
+_CACHED, _LAUNCHED = 2**18, 2**24
 """Pixel values worked on at once: as many as stay in a processor's cache, and enough to fill an accelerator."""
 LEAST_SIDE = 8
 """Smallest image side in pixels."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robusteval.shifts.corruption import Corruption
 from robusteval.shifts.draws import Draws
-from robusteval.shifts.filters import Banded
+from robusteval.shifts.filters import Banded, summing
 
 _TINY = 2.0**-10
 """Grey levels that a float32 may lack where the exact result is whole."""
@@ -86,7 +86,7 @@ class Pixelate(Corruption):
     def run(self, images: Tensor, draws: Draws) -> Tensor:
         """See `Shift.run`."""
         down, right = (self._box(side, images.device) for side in images.shape[2:])
-        rows = _rounded_mean(right.sums.columns(images.to(torch.float32)), right.shares)
+        rows = _rounded_mean(right.sums.columns(images.to(right.sums.dtype)), right.shares)
         small = _rounded_mean(down.sums.rows(rows), down.shares[:, None]).to(torch.uint8)
         return small.index_select(3, right.back).index_select(2, down.back)
 
@@ -107,7 +107,7 @@ class Box:
 
     def __init__(self, side: int, small: int, device: torch.device) -> None:
         covered = box_cover(side, small)
-        self.sums = Banded(covered.astype(np.float64), torch.float32, device)
+        self.sums = Banded(covered.astype(np.float64), summing(device), device)
         self.shares = torch.from_numpy((1.0 / covered.sum(axis=1)).astype(np.float32)).to(device)
         self.back = torch.from_numpy(box_cover(small, side).argmax(axis=1)).to(device)
 

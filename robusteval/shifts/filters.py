@@ -26,6 +26,12 @@ DENSE_PIXELS = 32 * 32
 """Images of up to so many pixels are filtered by one matrix over all of them."""
 
 
+def summing(device: torch.device) -> torch.dtype:
+    """The type that sums of 24 bits are exact in: single precision may be lowered behind its name, double never is."""
+    trusted = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    return torch.float32 if trusted else torch.float64
+
+
 def gaussian_taps(sigma: float, truncate: float = 4.0) -> NDArray[np.float64]:
     """Samples of a Gaussian out to `truncate` standard deviations, rounded, with sum 1: (2 r + 1,)."""
     radius = int(truncate * sigma + 0.5)
@@ -79,6 +85,7 @@ class Banded:
     _ROWS = 32
 
     def __init__(self, matrix: NDArray[np.float64], dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype = dtype
         self.blocks: list[tuple[int, int, Tensor]] = []
         rows = self._ROWS if device.type == "cpu" else len(matrix)
         for start in range(0, len(matrix), rows):
@@ -118,7 +125,8 @@ class Gaussian:
         """Blur (B, C, H, W) uint8 and cut to whole grey levels: uint8."""
         if len(self.taps) == 1:
             return images
-        blurred = self._band(images.shape[3], torch.float32, images.device).columns(images.to(torch.float32))
+        single = summing(images.device)
+        blurred = self._band(images.shape[3], single, images.device).columns(images.to(single))
         blurred = self._band(images.shape[2], torch.float64, images.device).rows(blurred.to(torch.float64))
         return blurred.mul_(1.0 / (ONE * ONE)).to(torch.uint8)
 
@@ -151,11 +159,12 @@ class Correlation:
 
     def _by_matrix(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        key = (height, width, images.device)
+        key, single = (height, width, images.device), summing(images.device)
         if key not in self._prepared:
             matrix = image_matrix(self.kernel, height, width)
-            self._prepared[key] = torch.from_numpy(matrix.T.astype(np.float32)).to(images.device)
-        return torch.matmul(images.flatten(2).to(torch.float32), self._prepared[key]).reshape(images.shape)
+            self._prepared[key] = torch.from_numpy(matrix.T.copy()).to(images.device, single)
+        prepared = self._prepared[key].to(single)
+        return torch.matmul(images.flatten(2).to(single), prepared).reshape(images.shape)
 
     def _by_transform(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]

@@ -19,10 +19,10 @@ from robusteval.data.domains import uniform_draws
 from robusteval.shifts.corruption import Corruption
 from robusteval.shifts.draws import Draws
 
-Array = NDArray[np.float64]
-
-_SIDE = 480
-"""Side of a texture in pixels, at the scale of an image of 224."""
+_SIDE = 400
+"""Side of a texture in pixels, for images of 224 pixels."""
+_FINEST = 2.0
+"""Size of the smallest crystals in pixels."""
 _ROUNDING = 2.0**-10
 
 
@@ -86,35 +86,40 @@ def frost_texture(ice: Ice, name: str, side: int, scale: float) -> NDArray[np.ui
         ice: its kind.
         name: what its random numbers are drawn for.
         side: in pixels.
-        scale: size of a pixel of the texture at 224 pixels, in pixels of this one.
+        scale: pixels of this texture per pixel of one for images of 224 pixels.
     """
-    heights = np.zeros((side, side))
-    weight, cell, octave = 1.0, max(2.0, ice.grain * scale), 0
-    while cell >= 1.0:
-        # Needles: each octave is stretched along its own axis, and ridges stand where the noise crosses its mean.
-        noise = _value_noise(f"{name}/{octave}", side, cell, slant=(-1) ** octave * 0.7)
-        heights += weight * (1.0 - np.abs(2.0 * noise - 1.0))
-        weight, cell, octave = weight * 0.62, cell / 2.0, octave + 1
-    heights = (heights - heights.mean()) / heights.std()
-    colours = np.array(ice.colour)[:, None, None] + ice.contrast * heights
+    heights = np.zeros((side, side), dtype=np.float32)
+    weight, cell, octave = 1.0, ice.grain * scale, 0
+    while cell >= _FINEST:
+        # Needles: every octave is stretched along an axis of its own, and a ridge stands where it crosses its mean.
+        noise = _value_noise(f"{name}/{octave}", side, cell, slant=(0.7, -0.7, 0.3, -0.3)[octave % 4])
+        heights -= np.float32(2.0 * weight) * np.abs(noise - np.float32(0.5))
+        weight, cell, octave = weight * 0.85, cell / 2.0, octave + 1
+    exact = heights.astype(np.float64)
+    exact = (exact - exact.mean()) / exact.std()
+    colours = np.array(ice.colour)[:, None, None] + ice.contrast * exact
     levels: NDArray[np.uint8] = np.clip(np.rint(colours), 0.0, 255.0).astype(np.uint8)
     return levels
 
 
-def _value_noise(name: str, side: int, cell: float, slant: float) -> Array:
-    """Random values on a sheared grid of `cell` pixels, smoothly interpolated: (side, side) in [0, 1]."""
+def _value_noise(name: str, side: int, cell: float, slant: float) -> NDArray[np.float32]:
+    """Random values on a sheared grid of about `cell` pixels, smoothly interpolated: (side, side) in [0, 1]."""
     rows, columns = np.arange(side)[:, None] / cell, np.arange(side)[None, :] / cell
     rows, columns = rows + slant * columns, (columns - slant * rows) * 0.5
     rows, columns = rows - rows.min(), columns - columns.min()
-    count = int(max(rows.max(), columns.max())) + 2
-    values = uniform_draws(f"frost/{name}", [str(row) for row in range(count)], count)
-    low_rows, low_columns = rows.astype(np.int64), columns.astype(np.int64)
+    tall, wide = int(rows.max()) + 2, int(columns.max()) + 2
+    values = uniform_draws("frost", [name], tall * wide)[0].astype(np.float32)
+    low_rows, low_columns = rows.astype(np.int32), columns.astype(np.int32)
     down, right = _eased(rows - low_rows), _eased(columns - low_columns)
-    upper = values[low_rows, low_columns] * (1.0 - right) + values[low_rows, low_columns + 1] * right
-    lower = values[low_rows + 1, low_columns] * (1.0 - right) + values[low_rows + 1, low_columns + 1] * right
-    noise: Array = upper * (1.0 - down) + lower * down
+    corner = low_rows * wide + low_columns
+    upper = np.take(values, corner)
+    upper += (np.take(values, corner + 1) - upper) * right
+    lower = np.take(values, corner + wide)
+    lower += (np.take(values, corner + wide + 1) - lower) * right
+    noise: NDArray[np.float32] = upper + (lower - upper) * down
     return noise
 
 
-def _eased(share: Array) -> Array:
-    return share * share * (3.0 - 2.0 * share)
+def _eased(share: NDArray[np.float64]) -> NDArray[np.float32]:
+    eased: NDArray[np.float32] = (share * share * (3.0 - 2.0 * share)).astype(np.float32)
+    return eased

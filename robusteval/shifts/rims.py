@@ -57,10 +57,8 @@ def distance_to(shapes: NDArray[np.bool_], most: int) -> NDArray[np.float32]:
     """
     squared = np.where(shapes, np.int16(0), np.int16(most * most))
     longer = np.empty_like(squared)
-    for axis in (1, 2):
-        first, rest = (slice(None), slice(None, -1)), (slice(None), slice(1, None))
-        if axis == 2:
-            first, rest = (..., slice(None, -1)), (..., slice(1, None))
+    every, head, tail = slice(None), slice(None, -1), slice(1, None)
+    for first, rest in (((every, head, every), (every, tail, every)), ((every, every, head), (every, every, tail))):
         for step in range(1, most + 1):
             np.add(squared, np.int16(2 * step - 1), out=longer)
             np.minimum(squared[first], longer[rest], out=squared[first])

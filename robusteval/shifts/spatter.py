@@ -89,17 +89,18 @@ def water_cover(drops: Bytes, strength: float) -> NDArray[np.float32]:
     distance = distance_to(rim_pixels(drops), _FAR)
     relief = np.stack([_equalised(one) for one in _mean_of_nine(distance).astype(np.uint8)])
     smooth = np.rint(_mean_of_nine(_embossed(relief).astype(np.float32)))
-    cover: NDArray[np.float32] = drops * smooth
-    most = cover.max(axis=(1, 2), keepdims=True)
-    return cover * (np.float32(strength) / np.maximum(most, np.float32(1.0)))
+    cover = drops * smooth
+    most = np.maximum(cover.max(axis=(1, 2), keepdims=True), np.float32(1.0))
+    share: NDArray[np.float32] = cover * (np.float32(strength) / most)
+    return share
 
 
 def _mean_of_nine(images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean over a pixel and its eight neighbours, edges reflected."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), mode="reflect")
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    total: NDArray[np.float32] = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
-    return total * np.float32(1.0 / 9.0)
+    mean: NDArray[np.float32] = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) * np.float32(1.0 / 9.0)
+    return mean
 
 
 def _equalised(image: Bytes) -> Bytes:

@@ -34,7 +34,7 @@ def test_results_can_be_drawn(found, tmp_path):
 def test_the_same_model_is_measured_once_and_a_changed_one_again(network, gate, found):
     again = robusteval.evaluate(network, gate, store=found.store.local, seeds=None, only_stored=True, device="cpu")
     assert set(again.records) == set(found.records)
-    changed = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    changed = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
     changed.load_state_dict(network.state_dict())
     with torch.no_grad():
         changed[1].bias[0] += 1e-3
@@ -81,7 +81,7 @@ def test_a_function_on_arrays_is_measured_where_no_gradient_is_needed(network, g
     ("scale", "shift", "declared", "advice"),
     [
         (255.0, 0.0, {}, r"value_range=\(0, 255\)"),
-        (1.0, 0.0, {"mean": [0.9], "std": [0.05]}, "leave mean, std and value_range out"),
+        (1.0, 0.0, {"mean": [0.9] * 3, "std": [0.05] * 3}, "leave mean, std and value_range out"),
         (20.0, -18.0, {}, None),
     ],
 )
@@ -92,7 +92,7 @@ def test_the_wrong_preprocessing_is_noticed(pixels, gate, scale, shift, declared
         def __init__(self):
             super().__init__()
             torch.manual_seed(0)
-            self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+            self.inner = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
             optimiser = torch.optim.Adam(self.inner.parameters(), lr=0.05)
             for _ in range(60):
                 optimiser.zero_grad()
@@ -111,10 +111,10 @@ def test_the_wrong_preprocessing_is_noticed(pixels, gate, scale, shift, declared
 
 
 def test_declared_statistics_are_in_the_units_of_the_range(network, gate):
-    doubled = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    doubled = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
     doubled[1].weight.data = network[1].weight.data * 2 / 255
     doubled[1].bias.data = network[1].bias.data + network[1].weight.data.sum(1) * (10 / 255)
-    declared = {"mean": [10.0], "std": [2.0], "value_range": (0.0, 255.0)}
+    declared = {"mean": [10.0] * 3, "std": [2.0] * 3, "value_range": (0.0, 255.0)}
     # The network gets (255 x - 10) / 2.
     found = robusteval.evaluate(doubled, gate, cells=["a_id"], **declared)
     same = robusteval.evaluate(network, gate, cells=["a_id"])
@@ -122,10 +122,10 @@ def test_declared_statistics_are_in_the_units_of_the_range(network, gate):
 
 
 def test_a_classifier_knows_its_own_preprocessing(network, gate):
-    own = Classifier(network, classes=10, input_shape=(1, 8, 8), mean=[0.0], std=[1.0])
+    own = Classifier(network, classes=10, input_shape=(3, 16, 16), mean=[0.0] * 3, std=[1.0] * 3)
     assert robusteval.evaluate(own, gate, cells=["a_id"], n=30).scores.rows[0].a_id.n == 30
     with pytest.raises(UsageError, match="normalises by itself"):
-        robusteval.evaluate(own, gate, cells=["a_id"], mean=[0.5], std=[0.5])
+        robusteval.evaluate(own, gate, cells=["a_id"], mean=[0.5] * 3, std=[0.5] * 3)
 
 
 class Failing(nn.Module):
@@ -136,7 +136,7 @@ class Failing(nn.Module):
         self.network = network
 
     def forward(self, images):
-        if float(images.mean(dim=(1, 2, 3)).max()) > 0.40:
+        if float(images.mean(dim=(1, 2, 3)).max()) > 0.25:
             raise ZeroDivisionError("no bright images")
         return self.network(images)
 
@@ -155,7 +155,7 @@ def test_what_the_model_raises_comes_with_its_traceback_and_the_examples(network
 
 def test_a_model_with_other_classes_is_refused(gate):
     with pytest.raises(CellError, match="check its number of classes"):
-        robusteval.evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), gate)
+        robusteval.evaluate(nn.Sequential(nn.Flatten(), nn.Linear(768, 7)), gate)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_a_model_with_other_classes_is_refused(gate):
     [
         (3, {}, "int is no model"),
         ("gone.safetensors", {}, "gone.safetensors: cannot be read"),
-        (nn.Identity(), {"mean": [0.1, 0.2]}, "mean has 2 numbers, the images have 1 channels"),
-        (nn.Identity(), {"std": [0.0]}, "every number must be positive"),
+        (nn.Identity(), {"mean": [0.1, 0.2]}, "mean has 2 numbers, the images have 3 channels"),
+        (nn.Identity(), {"std": [0.0] * 3}, "every number must be positive"),
         (nn.Identity(), {"value_range": (1, 0)}, "the second number must be larger"),
         (nn.Identity(), {"n": 0}, "measure at least 1 example"),
         (nn.Identity(), {"limit": 3}, "unexpected keyword argument 'limit'"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), {"cells": ["r_od"]}, "has no cell r_od; it has a_id"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), {"cells": ["r_od"]}, "has no cell r_od; it has a_id"),
     ],
 )
 def test_what_makes_no_sense_is_said(model, options, words, gate):
@@ -177,7 +177,7 @@ def test_what_makes_no_sense_is_said(model, options, words, gate):
 
 
 def test_two_models_are_compared_on_the_same_examples(network, gate, found):
-    worse = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    worse = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
     worse.load_state_dict({name: tensor * 0.0 for name, tensor in network.state_dict().items()} | {
         "1.bias": torch.arange(10.0)
     })  # fmt: skip

@@ -44,6 +44,14 @@ def test_a_threat_is_a_norm_and_a_radius(network, pixels, threat):
         robusteval.attack(network, pixels[0][:4], pixels[1][:4], threat)
 
 
+def test_images_are_turned_where_the_threat_says_so(network, pixels):
+    attack = Component(name="spatial", params={"angles": 3, "shifts": 1})
+    found = robusteval.attack(network, pixels[0][:4], pixels[1][:4], "spatial-40deg-0.1", using=attack)
+    assert found.adversarial.shape == pixels[0][:4].shape
+    with pytest.raises(UsageError, match="use attack 'spatial' there"):
+        robusteval.attack(network, pixels[0][:4], pixels[1][:4], "spatial-40deg-0.1")
+
+
 def test_one_label_an_image(network, pixels):
     with pytest.raises(UsageError, match=r"\(3,\) labels for 4 images"):
         robusteval.attack(network, pixels[0][:4], pixels[1][:3])

@@ -1,4 +1,4 @@
-"""One row an attack on transformations; every property is tested for every row, and lies of an attack for the contract."""
+"""One row an attack on transformations; every property is tested for every row, and what lies do to the contract."""
 
 from __future__ import annotations
 
@@ -161,7 +161,9 @@ def test_parameters_are_resolved() -> None:
         "random": 0,
         "steps": 0,
     }
-    assert resolve_attack(Component(name="recolour", params={"step_size": "2/100"}), COLOUR).params["step_size"] == "1/50"
+    assert (
+        resolve_attack(Component(name="recolour", params={"step_size": "2/100"}), COLOUR).params["step_size"] == "1/50"
+    )
 
 
 class NoParams(Frozen):

@@ -67,9 +67,7 @@ def test_it_is_the_affine_transformation_of_scipy(angle: float, down: float, rig
     matrix = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
     centre = np.array([4.0, 5.5])
     offset = centre - matrix @ (centre + np.array([down, right]))
-    wanted = affine_transform(
-        clean[0].double().numpy(), matrix, offset=offset, order=1, mode="grid-constant", cval=0.0
-    )
+    wanted = affine_transform(clean[0].double().numpy(), matrix, offset=offset, order=1, mode="grid-constant", cval=0.0)
     np.testing.assert_allclose(moved(clean, angle, down, right)[0].numpy(), wanted, atol=1e-5)
 
 
@@ -147,7 +145,7 @@ def test_the_gradient_leads_where_the_image_changes() -> None:
 def test_threats_name_their_family_and_balls_have_none() -> None:
     assert transform_of(SpatialThreat(rotation=30, translation=0.1)) == Spatial(30.0, 0.1)
     assert transform_of(RecolourThreat(epsilon=Epsilon("1/4"), grid=3)) == Recolouring(0.25, 3)
-    with pytest.raises(UsageError, match="linf-0.1 is a ball"):
+    with pytest.raises(UsageError, match=r"linf-0\.1 is a ball"):
         transform_of(ThreatModel(epsilon=Epsilon("0.1")))
 
 

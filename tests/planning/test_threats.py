@@ -56,7 +56,11 @@ def test_unseen_threats_have_roles_of_their_own_on_the_attacked_examples_in_dist
     assert {cell.data.ids_digest for role, cell in cells.items() if role[:4] in ("r_id", "r_un")} == {
         cells["r_id@0"].data.ids_digest
     }
-    assert [type(cells[f"r_unseen@{index}"].threat) for index in range(3)] == [ThreatModel, SpatialThreat, RecolourThreat]
+    assert [type(cells[f"r_unseen@{index}"].threat) for index in range(3)] == [
+        ThreatModel,
+        SpatialThreat,
+        RecolourThreat,
+    ]
 
 
 def test_the_stored_plan_knows_the_unseen_threats(tiny: Expansion) -> None:
@@ -85,9 +89,19 @@ def test_unseen_threats_and_the_union_change_no_key_of_the_rest(tiny: Expansion,
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [
-        ("{epsilon: 12/255, attacks: [pgd]}", "{epsilon: 16/510, attacks: [pgd]}", 13, "on line 10 already, so it is not"),
+        (
+            "{epsilon: 12/255, attacks: [pgd]}",
+            "{epsilon: 16/510, attacks: [pgd]}",
+            13,
+            "on line 10 already, so it is not",
+        ),
         ("{epsilon: 12/255, attacks: [pgd]}", "{attacks: [pgd]}", 13, "norm linf needs 'epsilon', such as 8/255"),
-        ("rotation: 30, translation: 0.1", "epsilon: 0.1", 14, "norm spatial has no 'epsilon'; its limits are 'rotation'"),
+        (
+            "rotation: 30, translation: 0.1",
+            "epsilon: 0.1",
+            14,
+            "norm spatial has no 'epsilon'; its limits are 'rotation'",
+        ),
         ("rotation: 30, translation: 0.1", "rotation: 0", 14, "a rotation or translation of 0 allows no attack"),
         ("rotation: 30", "rotation: 200", 14, "unseen_threats[1].rotation must be at most 180"),
         ("translation: 0.1", "translation: -1", 14, "unseen_threats[1].translation must be at least 0"),

@@ -5,7 +5,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from robusteval.schema.cells import CellStart, DataSlice, EvalCell
 from robusteval.schema.digest import canonical_json, sha256_hex
-from robusteval.schema.threats import RecolourThreat, SpatialThreat, Threat, ThreatKind, make_threat
+from robusteval.schema.threats import RecolourThreat, SpatialThreat, Threat, ThreatKind, make_threat, read_threat
 from robusteval.schema.types import Component, Epsilon, Norm, ThreatModel
 
 D = sha256_hex(b"x")
@@ -110,9 +110,17 @@ def test_every_kind_can_be_written_in_a_suite(kind: ThreatKind) -> None:
         ("recolour", {}, "norm recolour needs 'epsilon'"),
         ("spatial", {}, "needs 'rotation' in degrees, 'translation' as a share"),
         ("spatial", {"epsilon": Epsilon("0.1"), "rotation": 3.0}, "norm spatial has no 'epsilon'"),
-        ("l2", {"epsilon": Epsilon("0.1"), "translation": 0.1}, "norm l2 has no 'translation'; its limits are 'epsilon'"),
+        (
+            "l2",
+            {"epsilon": Epsilon("0.1"), "translation": 0.1},
+            "norm l2 has no 'translation'; its limits are 'epsilon'",
+        ),
         ("l1", {"epsilon": Epsilon("0.1"), "grid": 4}, "norm l1 has no 'grid'"),
-        ("recolour", {"epsilon": Epsilon("0.1"), "rotation": 4.0}, "has no 'rotation'; its limits are 'epsilon' and 'grid'"),
+        (
+            "recolour",
+            {"epsilon": Epsilon("0.1"), "rotation": 4.0},
+            "has no 'rotation'; its limits are 'epsilon' and 'grid'",
+        ),
         ("recolour", {"epsilon": Epsilon(2)}, "moves colours out of"),
         ("spatial", {"rotation": 181.0}, "less than or equal to 180"),
         ("spatial", {"translation": 1.5}, "less than or equal to 1"),
@@ -122,3 +130,43 @@ def test_every_kind_can_be_written_in_a_suite(kind: ThreatKind) -> None:
 def test_limits_that_do_not_fit_the_norm_are_refused(kind: str, limits: dict[str, object], says: str) -> None:
     with pytest.raises((ValueError, ValidationError), match=says):
         make_threat(ThreatKind(kind), **limits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "threat",
+    [
+        BALL,
+        SPATIAL,
+        SpatialThreat(rotation=7.5, translation=0),
+        RECOLOUR,
+        make_threat(ThreatKind.RECOLOUR, epsilon=Epsilon("1/9"), grid=16),
+    ],
+    ids=str,
+)
+def test_a_name_is_read_back(threat: Threat) -> None:
+    assert read_threat(str(threat)) == threat
+    assert read_threat(str(threat).replace("-", ":", 1)) == threat
+
+
+def test_a_rotation_alone_is_a_name() -> None:
+    assert read_threat("spatial-30deg") == SpatialThreat(rotation=30, translation=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "l3-1",
+        "linf",
+        "linf--1",
+        "spatial",
+        "spatial-0.1",
+        "spatial-30deg-2",
+        "recolour-2",
+        "recolour-0.1-grid",
+        "8/255",
+    ],
+)
+def test_other_texts_are_no_threats(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w+"):
+        read_threat(text)

@@ -25,7 +25,7 @@ ALONE = {"clean": [T, T, T, T, F], CE: [T, F, T, T, F], SQUARE: [T, F, F, T, F],
 NAN = float("nan")
 
 
-def record_of(outcomes, cascade=True) -> ResultRecord:
+def record_of(outcomes, cascade=True, **params) -> ResultRecord:
     data = DataSlice(
         dataset=Component(name="synthetic"),
         revision="1",
@@ -37,7 +37,7 @@ def record_of(outcomes, cascade=True) -> ResultRecord:
     cell = EvalCell(
         model=WeightsStart(weights="0" * 64),
         data=data,
-        evaluator=Component(name="adversarial", params={"cascade": cascade}),
+        evaluator=Component(name="adversarial", params={"cascade": cascade, **params}),
         protocol=1,
         threat=ThreatModel(epsilon=Epsilon("8/255")),
         seed=0,
@@ -131,6 +131,20 @@ def test_without_a_cascade_the_worst_case_over_any_subset_is_known(size) -> None
         assert worst_case(record, None, chosen).unknown == 0
 
 
+def test_attacks_with_a_slash_in_their_name_are_no_ensemble() -> None:
+    names = ("torchattacks/PGD", "torchattacks/FGSM")
+    outcomes = {"clean": [T, T, T, T, F], names[0]: [T, F, T, T, F], names[1]: [T, T, F, T, F]}
+    record = record_of(outcomes, cascade=False, attacks=[{"name": name, "params": {}} for name in names])
+    assert worst_case(record, None, names[1:]).standing == 3
+    assert worst_case(record, None, names[1:]).unknown == 0
+
+
+def test_an_example_that_was_not_drawn_for_an_attack_is_open_under_it() -> None:
+    record = record_of({**CASCADE, f"attacked/{SQUARE}": [F, F, T, T, F]})
+    assert example_columns(record, IDS, None, None, [SQUARE])["robust"] == [None, None, F, T, F]
+    assert example_columns(record, IDS, None, None, [CE])["robust"] == CASCADE[CE]
+
+
 @pytest.mark.parametrize(
     ("chosen", "robust", "broken_by"),
     [
@@ -161,7 +175,7 @@ def test_the_worst_case_is_said_with_its_interval_and_what_is_open() -> None:
     assert str(worst_case(record_of(CASCADE), None, [CE])).startswith(f"robust accuracy over {CE}: 60.0 % [")
     text = str(worst_case(record_of(CASCADE), None, [PGD]))
     assert "20.0 to 60.0 %" in text
-    assert "2 examples were broken by earlier attacks" in text
+    assert "2 examples are open" in text
 
 
 def test_an_attack_that_the_record_does_not_have_is_named() -> None:

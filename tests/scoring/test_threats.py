@@ -38,7 +38,7 @@ def robust(first: int, last: int) -> list[bool]:
 
 
 def world_of(make_world, threats: tuple[Any, ...], bits: dict[str, list[bool]]) -> Any:
-    """One row with seed 0; `bits` gives the robust outcomes of each role on 20 examples, all of them right when clean."""
+    """One row with seed 0; `bits` gives the robust outcomes of each role on 20 examples, all right when clean."""
     world = make_world(threats=threats, ood_domains=("inverted",), clean_n=N, robust_n=N)
     train = world.train("erm", 0)
     clean = [True] * N

@@ -1,0 +1,194 @@
+"""The pytest plug-in: `robusteval_check(model)` passes, fails, or says that it could not have seen a regression.
+
+Nothing of robusteval but this file is imported before a check runs, so a session that does not use it pays nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from robusteval.scoring.verdicts import ModelComparison
+
+MARKER = "robusteval"
+PROPERTY = "robusteval_comparison"
+"""Name of the property of a test report that holds what a check found, as JSON."""
+_FOLDER = "robusteval_baselines"
+_HELP = (
+    "robusteval(suite, baseline, cells, margin, sensitivity, alpha, unit, n, ...): defaults for robusteval_check and "
+    "robusteval_compare in this test"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the plug-in."""
+    group = parser.getgroup("robusteval", "robustness regression checks")
+    group.addoption(
+        "--robusteval-update",
+        nargs="?",
+        const="yes",
+        choices=("yes", "force"),
+        help="Accept what the checks find as their baselines; `=force` under CI, and for new reasons for doubt.",
+    )
+    group.addoption(
+        "--robusteval-only-stored", action="store_true", help="Never compute: a cell without a stored result fails."
+    )
+    group.addoption(
+        "--robusteval-limit", type=int, metavar="N", help="Measure at most N examples a domain, and compare on those."
+    )
+    group.addoption("--robusteval-strict", action="store_true", help="An inconclusive check fails.")
+    group.addoption("--robusteval-report", metavar="FILE", help="Write what every check found as JSON.")
+    group.addoption("--robusteval-store", metavar="DIR", help="Keep results between sessions; not kept by default.")
+    parser.addini(_FOLDER, "folder of baselines, relative to the root of the project", default="tests/baselines")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker, and refuse to accept baselines where nobody looks at them."""
+    config.addinivalue_line("markers", _HELP)
+    # The environment is read here as it is in the command line: this is where a user's session begins.
+    if config.getoption("--robusteval-update") == "yes" and os.environ.get("CI", "") not in ("", "0", "false"):
+        raise pytest.UsageError(
+            "--robusteval-update would accept whatever this build finds; run it where you can look at the difference "
+            "(or --robusteval-update=force)"
+        )
+    limit = config.getoption("--robusteval-limit")
+    if limit is not None and limit < 1:
+        raise pytest.UsageError(f"--robusteval-limit {limit}: measure at least 1 example a domain")
+    if config.getoption("--robusteval-only-stored") and not _store_folder(config):
+        raise pytest.UsageError("--robusteval-only-stored needs results to look at: --robusteval-store DIR")
+    if config.pluginmanager.hasplugin("terminalreporter") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Reporter(config), "robusteval-reporter")
+
+
+def _store_folder(config: pytest.Config) -> str | None:
+    found: str | None = config.getoption("--robusteval-store") or os.environ.get("ROBUSTEVAL_STORE")
+    return found
+
+
+@pytest.fixture(scope="session")
+def robusteval_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of results that all checks of a session share, the workers of pytest-xdist included."""
+    kept = _store_folder(request.config)
+    if kept:
+        return Path(kept)
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if hasattr(request.config, "workerinput") else base) / "robusteval-store"
+
+
+@pytest.fixture(scope="session")
+def robusteval_baselines(request: pytest.FixtureRequest) -> Path:
+    """Folder of baselines: `tests/baselines`, or what the ini option `robusteval_baselines` says."""
+    return request.config.rootpath / str(request.config.getini(_FOLDER))
+
+
+@pytest.fixture
+def robusteval_compare(
+    request: pytest.FixtureRequest, robusteval_store: Path, robusteval_baselines: Path
+) -> Callable[..., ModelComparison]:
+    """A function that compares a model with a baseline and asserts nothing about the verdict.
+
+    Call it as `robusteval_compare(model, suite="digits", baseline="main")`; the other arguments are those of
+    `robusteval.compare` (`margin`, `sensitivity`, `alpha`, `unit`, `cells`) and of `robusteval.evaluate` (`n`, `mean`,
+    `std`, `value_range`, `seeds`, `device`). Arguments of the marker are the defaults.
+    """
+    return _caller(request, robusteval_store, robusteval_baselines, asserting=False)
+
+
+@pytest.fixture
+def robusteval_check(
+    request: pytest.FixtureRequest, robusteval_store: Path, robusteval_baselines: Path
+) -> Callable[..., ModelComparison]:
+    """Like `robusteval_compare`, and the test fails if the model regressed or became suspect."""
+    return _caller(request, robusteval_store, robusteval_baselines, asserting=True)
+
+
+def _caller(
+    request: pytest.FixtureRequest, store: Path, baselines: Path, *, asserting: bool
+) -> Callable[..., ModelComparison]:
+    config, node = request.config, request.node
+
+    def call(model: Any, **arguments: Any) -> ModelComparison:
+        from robusteval.schema.errors import RobustevalError
+        from robusteval.testing.checks import Check, CheckOptions, RejectedError, run_check
+
+        __tracebackhide__ = True
+        marker = node.get_closest_marker(MARKER)
+        options = CheckOptions(
+            update=config.getoption("--robusteval-update"),
+            only_stored=config.getoption("--robusteval-only-stored"),
+            limit=config.getoption("--robusteval-limit"),
+            strict=config.getoption("--robusteval-strict"),
+        )
+        default = {"baseline": getattr(node, "originalname", None) or node.name}
+        written = {**default, **(marker.kwargs if marker else {}), **arguments}
+        try:
+            check = Check.read(baselines, store, written)
+            found = run_check(check, model, options, asserting=asserting)
+        except RejectedError as rejected:
+            _note(node, rejected.comparison)
+            pytest.fail(str(rejected), pytrace=False)
+        except RobustevalError as error:
+            if getattr(error, "__notes__", None):
+                raise  # the model was being measured, so its own frames matter
+            pytest.fail(str(error), pytrace=False)
+        _note(node, found)
+        return found
+
+    return call
+
+
+def _note(node: pytest.Item, comparison: ModelComparison | None) -> None:
+    """Leave the result where JUnit files and the controller of pytest-xdist find it."""
+    if comparison is None:
+        return
+    from robusteval.scoring.verdict_text import to_json
+
+    node.user_properties.append(("robusteval_verdict", comparison.verdict))
+    node.user_properties.append((PROPERTY, json.dumps(to_json(comparison))))
+
+
+class _Reporter:
+    """Collects what the checks of all workers found."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.found: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call":
+            return
+        for name, value in report.user_properties:
+            if name == PROPERTY:
+                self.found.append({"test": report.nodeid, "outcome": report.outcome, **json.loads(str(value))})
+
+    def pytest_sessionfinish(self) -> None:
+        target = self.config.getoption("--robusteval-report")
+        if target:
+            path = Path(target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(sorted(self.found, key=lambda entry: entry["test"]), indent=1) + "\n")
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        lines = list(self._lines())
+        if lines:
+            terminalreporter.section("robusteval")
+            for line in lines:
+                terminalreporter.line(line)
+
+    def _lines(self) -> Iterator[str]:
+        for entry in self.found:
+            if entry["verdict"] == "inconclusive":
+                open_cells = [cell for cell in entry["cells"] if cell["verdict"] == "inconclusive"]
+                reasons = "; ".join(f"{cell['title']}: {cell['reason']}" for cell in open_cells)
+                yield f"{entry['test']}: inconclusive ({reasons})"
+        if self.found:
+            counts: dict[str, int] = {}
+            for entry in self.found:
+                counts[entry["verdict"]] = counts.get(entry["verdict"], 0) + 1
+            yield ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
