@@ -108,7 +108,8 @@ def evaluate(
         preprocessing=preprocessing,
     )
     place = _temporary_store() if store is None else Store.open(store)
-    return _Evaluation(classifier, loaded, options, place).run(_label(name or family_of(classifier)))
+    family = family_of(model, classifier)
+    return _Evaluation(classifier, loaded, options, place).run(_label(name or family), family)
 
 
 def _temporary_store() -> Store:
@@ -154,7 +155,7 @@ class _Evaluation:
         self.model, self.suite, self.options, self.store = model, suite, options, store
         self.threads = suite.spec.resources.cpus
 
-    def run(self, label: str) -> ModelResults:
+    def run(self, label: str, family: str) -> ModelResults:
         device = resolve_device(self.options.device)
         with _on_device(self.model, device):
             expansion = expand(self.suite)
@@ -166,7 +167,7 @@ class _Evaluation:
         rows = tuple(
             RowSeed(
                 label=label,
-                method=family_of(self.model),
+                method=family,
                 seed=seed,
                 train_key=None,
                 cells={role: cells[seed].key for role, cells in roles.items() if seed in cells},
@@ -176,7 +177,7 @@ class _Evaluation:
         plan = StoredPlan.model_validate(
             {**expansion.stored.model_dump(exclude={"rows", "baseline"}), "rows": [row.model_dump() for row in rows]}
         )
-        return ModelResults(plan, records, self.store, family=family_of(self.model))
+        return ModelResults(plan, records, self.store, family=family)
 
     def _look(self, expansion: Expansion) -> str:
         """Check what the model expects on clean examples, and identify it."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from robusteval.models.checkpoint_info import inspect_checkpoint
 from robusteval.models.checkpoints import load_checkpoint
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import CheckpointError, UsageError
@@ -144,10 +145,17 @@ def _of_timm(model: nn.Module, channels: int) -> Preprocessing | None:
     return Preprocessing(tuple(mean), tuple(std))
 
 
-def family_of(model: Classifier) -> str:
-    """What kind of model it is: the qualified name of its network's class, or of the function."""
-    network = model.network
+def family_of(model: AnyModel, classifier: Classifier) -> str:
+    """What kind of model it is: the architecture of a checkpoint, else the name of the network's class or the function.
+
+    Args:
+        model: what the user gave.
+        classifier: the same as a classifier.
+    """
+    if isinstance(model, str | Path):
+        return inspect_checkpoint(Path(model), source=str(model)).architecture.name
+    network = classifier.network
     if isinstance(network, ArrayNetwork):
         name = getattr(network.function, "__qualname__", type(network.function).__qualname__)
-        return f"function {name.replace('<locals>.', '')}"
-    return type(network).__qualname__.replace("<locals>.", "")
+        return f"function {name.rpartition('<locals>.')[2]}"
+    return type(network).__qualname__.rpartition("<locals>.")[2]

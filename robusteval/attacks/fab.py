@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from robusteval.attacks.jobs import STUCK, UNDEFINED, JobAttack, Jobs, State, St
 from robusteval.data.randomness import keyed_normal, keyed_uniform
 from robusteval.models.forms import Precision
 from robusteval.models.search import SearchModel
+from robusteval.schema.params import LATER
 from robusteval.schema.types import Fraction01, Frozen, Norm, PositiveFloat, PositiveInt
 
 SHORTEST_STEP = 1e-8
@@ -56,7 +57,7 @@ class FabParams(Frozen):
     """How far a step goes: beyond 1 it overshoots the hyperplane."""
     beta: Fraction01 = 0.9
     """How much of the perturbation a misclassified iterate keeps."""
-    precision: Precision = "exact"
+    precision: Annotated[Precision, LATER] = "exact"
     """`exact` searches in float32; `fast` begins in low precision where that holds. Verdicts are float32 either way."""
 
 

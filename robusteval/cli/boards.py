@@ -208,6 +208,48 @@ def import_results(
     _end(problems)
 
 
+@boards.command(
+    epilog=examples(
+        "robusteval board build --out site",
+        "robusteval board build --boards ./leaderboards --out site",
+        "robusteval board build digits --out site --check    # exit 1 if the site is not up to date",
+    )
+)
+def build(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the site.", show_default=False)],
+    board: Annotated[
+        list[str] | None, typer.Argument(metavar="[BOARD]...", help="Boards; all packaged ones by default.")
+    ] = None,
+    folder: FolderOption = None,
+    compare: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if any file would change.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the static site: opens with a double click, asks no server for anything."""
+    from robusteval.leaderboard.boards import boards_folder, boards_in, find_board
+    from robusteval.leaderboard.site.build import build_site
+    from robusteval.schema.errors import UsageError
+
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; give a folder")
+    places = [find_board(name) for name in board] if board else list(boards_in(folder or boards_folder()).values())
+    try:
+        report = build_site(places, out, check=compare)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+    if as_json:
+        shown = {"pages": report.pages, "differing": report.differing, "problems": report.problems}
+        print(json.dumps(shown, indent=2))
+    elif compare:
+        print(f"{len(report.differing)} of {report.pages} files differ from {out}")
+    else:
+        print(f"{report.pages} files in {out}; open {out / 'index.html'}")
+    for name in report.differing:
+        print(f"{out / name}: differs or is missing", file=sys.stderr)
+    _end(report.problems)
+    if report.differing:
+        raise typer.Exit(1)
+
+
 def submit(
     check_path: Annotated[
         Path, typer.Option("--check", metavar="FILE", help="Entry to verify, offline.", show_default=False)

@@ -123,7 +123,8 @@ def fetch(
 
     An interrupted download goes on where it stopped. Without a network the message says which file belongs where.
     """
-    from robusteval.data import fetching, unpacking
+    from robusteval.data.fetching import fetch as download_file
+    from robusteval.data.unpacking import is_archive, unpack
     from robusteval.data.places import datasets_folder
     from robusteval.schema.errors import UsageError
 
@@ -135,10 +136,10 @@ def fetch(
             f"`robusteval data link {name} FOLDER`; it needs {published.layout}"
         )
     for download in published.downloads:
-        path = fetching.fetch(download, folder, _bytes_progress(download.name, quiet=quiet))
-        if unpacking.is_archive(path):
+        path = download_file(download, folder, _bytes_progress(download.name, quiet=quiet))
+        if is_archive(path):
             _say(f"unpacking {path.name}", quiet=quiet)
-            unpacking.unpack(path, folder)
+            unpack(path, folder)
             path.unlink()
     dataset = _open(name, {} if into is None else {"path": str(folder)})
     _ = (dataset.classes, dataset.domains)
@@ -191,11 +192,10 @@ def _published(name: str) -> Published:
 
 def _open(name: str, params: dict[str, Any], scratch: str | None = None) -> Dataset[Any]:
     """Open a dataset; with `scratch`, decoded small and outside the cache."""
-    from robusteval.data import DATASETS
-    from robusteval.data.slices import open_dataset
+    from robusteval.planning.targets import open_dataset, params_of, registry
     from robusteval.schema.types import Component
 
-    fields = DATASETS.load(name).Params.model_fields
+    fields = params_of(registry("dataset").load(name)).model_fields
     defaults = {"cache": scratch, "size": _SIDE, "fit": "stretch"} if scratch else {}
     chosen = {key: value for key, value in defaults.items() if key in fields} | params
     return open_dataset(Component(name=name, params=chosen))

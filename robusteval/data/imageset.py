@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robusteval.schema.digest import ids_digest, stable_int
+from robusteval.schema.registry import load_target
 from robusteval.schema.types import Frozen
 
 if TYPE_CHECKING:
@@ -117,9 +118,9 @@ def _joined(parts: Sequence[NDArray[np.uint8] | ComputedImages]) -> NDArray[np.u
     stored = [part for part in parts if isinstance(part, np.ndarray)]
     if len(stored) == len(parts):
         return np.concatenate(stored)
-    from robusteval.data.computed import JoinedImages
-
-    return JoinedImages(parts)
+    # By its name, so that what reads ids only never reaches torch.
+    joined: ComputedImages = load_target("robusteval.data.computed:JoinedImages")(parts)
+    return joined
 
 
 class Dataset(ABC, Generic[P]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from robusteval.data.batches import DeviceSet
@@ -11,7 +13,7 @@ from robusteval.evaluators.adversarial_images import saved_parts
 from robusteval.evaluators.base import EvaluationContext
 from robusteval.evaluators.details import BLOB as DETAILS
 from robusteval.methods.resolve import build_method
-from robusteval.methods.trainer import train
+from robusteval.methods.trainer import TrainingOutcome, train
 from robusteval.models.build import build_classifier
 from robusteval.models.checkpoint_info import inspect_checkpoint
 from robusteval.models.checkpoints import load_checkpoint, save_checkpoint
@@ -53,9 +55,13 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
         scratch=store.scratch(cell.key),
         progress=progress,
     )
-    checkpoint = save_checkpoint(outcome.model, cell.architecture, class_names=dataset.classes, extra=origin)
+
+    def encode() -> bytes:
+        return save_checkpoint(outcome.model, cell.architecture, class_names=dataset.classes, extra=origin)
+
     return TrainingResult(
-        weights=store.put_artefact(checkpoint),
+        weights=store.put_artefact(encode()),
+        checkpoints=_checkpoints(outcome, encode, store),
         budget=outcome.budget,
         selection_budget=outcome.selection_budget,
         n_examples=len(examples),
@@ -101,6 +107,15 @@ def measure(cell: EvalCell, model: Classifier, store: Store, progress: Progress)
     return evaluation.model_copy(update={"details": digest, "images": images})
 
 
+def _checkpoints(outcome: TrainingOutcome, encode: Callable[[], bytes], store: Store) -> dict[str, str]:
+    """Store what other selection rules would have kept."""
+    digests = {}
+    for rule, state in outcome.checkpoints.items():
+        outcome.model.load_state_dict(state)
+        digests[rule] = store.put_artefact(encode())
+    return digests
+
+
 def restore_ids(data: DataSlice, store: Store) -> None:
     """Write the id list of a slice again.
 
@@ -129,7 +144,11 @@ def _weights_of(reference: ModelRef, store: Store) -> str:
     training = store.get(reference.cell).training
     if training is None:
         raise CellError(f"cell {reference.cell[:12]} is not a train cell, so it has no weights to start from")
-    return training.weights
+    if reference.checkpoint is None:
+        return training.weights
+    if reference.checkpoint not in training.checkpoints:
+        raise CellError(f"cell {reference.cell[:12]} keeps no weights by the rule {reference.checkpoint!r}")
+    return training.checkpoints[reference.checkpoint]
 
 
 def _origin(reference: ModelRef, store: Store) -> dict[str, str]:

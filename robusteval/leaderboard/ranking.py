@@ -31,7 +31,7 @@ class Place:
     """Where an entry stands in its group.
 
     Attributes:
-        rank: tie group, counted from 1; None if the entry lacks a column that decides the order.
+        rank: rank that it shares with its tie group; None if the entry lacks a column that decides the order.
         low: best rank it can have.
         high: worst rank it can have.
     """
@@ -123,7 +123,7 @@ def _group(board: Board, name: GroupName, entries: list[Entry], evidence: Eviden
     complete.sort(key=lambda entry: (*(-_signed(board, key, entry) for key in board.order), entry.id))
     ranks, test = _ranks(board, complete, evidence)
     places = {
-        entry.id: Place(rank=ranks.group[index], low=ranks.low[index], high=ranks.high[index])
+        entry.id: Place(rank=ranks.rank[index], low=ranks.low[index], high=ranks.high[index])
         for index, entry in enumerate(complete)
     }
     rest = sorted((entry for entry in entries if entry.id not in places), key=lambda entry: entry.id)

@@ -70,3 +70,8 @@ def stem_of(text: str) -> str:
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     stem = _UNSAFE_STEM.sub("-", ascii_text).strip("-._+@=")[:MAX_STEM]
     return stem.rstrip("-._+@=") or "unnamed"
+
+
+def visible(text: object) -> str:
+    """A foreign string with its control characters written out, so that a page shows them instead of obeying them."""
+    return _CONTROLS.sub(lambda odd: f"\\u{ord(odd[0]):04x}", str(text))

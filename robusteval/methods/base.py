@@ -135,6 +135,8 @@ class Method(ABC, Generic[P]):
     """Whether `prepare` gives a start model with another number of classes a new head; else it is refused."""
     counts_epochs: ClassVar[bool] = False
     """Whether the recipe is defined over epochs, so that `iterations` is refused."""
+    selects_itself: ClassVar[bool] = False
+    """Whether `finish` chooses the weights, so that those before it stand for no result."""
     precisions: ClassVar[frozenset[str]] = frozenset({"float32"})
     """Values of `precision` that the method supports; others are refused when parameters are resolved."""
     shares: ClassVar[tuple[float, float]] = (0.0, 0.0)

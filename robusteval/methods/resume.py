@@ -41,7 +41,7 @@ class Finished(Frozen):
     history: tuple[dict[str, float], ...]
     """One object an epoch."""
     best: Best | None = None
-    """Only if validation selects."""
+    """By validation, whether or not it selects."""
     spent: Budget
     """All passes, selection included."""
     selection: Budget

@@ -102,6 +102,7 @@ class Rift(Method[Params]):
     Params = Params
     start = "required"
     counts_epochs = True
+    selects_itself = True
     precisions = frozenset({"float32", "bfloat16"})
     shares = (0.5, 0.2)
 

@@ -50,6 +50,8 @@ class TrainingOutcome:
         history: one object an epoch: `epoch`, `lr` (of its last step), `loss`, `validation_accuracy`, and where it was
             computed `validation_robust_accuracy`; `step` where `iterations` is given.
         diagnostics: what the method reported.
+        checkpoints: state dictionaries by the rule that would have kept them: `last`, and `training-domain` for the
+            best validation; empty where the method chooses by itself.
     """
 
     model: Classifier
@@ -59,6 +61,7 @@ class TrainingOutcome:
     selected_epoch: int
     history: tuple[dict[str, float], ...]
     diagnostics: dict[str, JsonValue]
+    checkpoints: dict[str, dict[str, Tensor]]
 
 
 def train(
@@ -131,6 +134,7 @@ class _Loop:
         run.progress = _within(self.report, share_before, 1.0 - share_after)
         for run.epoch in range(self.start_epoch, self.rounds):
             self._epoch()
+        checkpoints = {} if method.selects_itself else {"last": self._weights(), "training-domain": self.best_weights}
         selected = self._select()
         run.optimizer.zero_grad(set_to_none=True)
         run.model.eval()
@@ -138,7 +142,7 @@ class _Loop:
         run.progress = _within(self.report, 1.0 - share_after, 1.0)
         method.finish(run)
         run.model.eval()
-        return self._outcome(selected)
+        return self._outcome(selected, checkpoints)
 
     def _epoch(self) -> None:
         run, method = self.run, self.method
@@ -206,11 +210,15 @@ class _Loop:
             if by_validation or run.epoch + 1 == self.rounds:
                 robust = self.method.validation_score(run)
         if robust is not None:
-            score = entry["validation_robust_accuracy"] = robust
+            entry["validation_robust_accuracy"] = robust
+            score = robust if by_validation else score
         self.history.append(entry)
-        if by_validation and (self.best is None or score > self.best.score):
+        if self.best is None or score > self.best.score:
             self.best = resume.Best(epoch=run.epoch + 1, score=score)
-            self.best_weights = {name: value.detach().clone() for name, value in run.model.state_dict().items()}
+            self.best_weights = self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.run.model.state_dict().items()}
 
     def _save(self) -> None:
         run = self.run
@@ -265,17 +273,17 @@ class _Loop:
         run.selection.forward, run.selection.backward = finished.selection.forward, finished.selection.backward
 
     def _select(self) -> int:
-        if self.best is None:
+        if self.best is None or self.params.select == "last":
             return self.rounds
         self.run.model.load_state_dict(self.best_weights)
         return self.best.epoch
 
-    def _outcome(self, selected: int) -> TrainingOutcome:
+    def _outcome(self, selected: int, checkpoints: dict[str, dict[str, Tensor]]) -> TrainingOutcome:
         run = self.run
         selection = run.selection.snapshot()
         spent = run.model.passes.since(self.before)
         by = "last"
-        if self.best is not None:
+        if self.params.select == "best-validation":
             by = "validation-robust" if "validation_robust_accuracy" in self.history[0] else "validation"
         return TrainingOutcome(
             model=run.model,
@@ -285,6 +293,7 @@ class _Loop:
             selected_epoch=selected,
             history=tuple(self.history),
             diagnostics=run.diagnostics,
+            checkpoints=checkpoints,
         )
 
 

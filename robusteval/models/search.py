@@ -111,7 +111,7 @@ class SearchModel:
         """Logits (J, K) of images (J, C, H, W) in [0, 1]; one forward pass each."""
         form = self._form(images)
         size = CACHED if images.device.type == "cpu" else max(1, len(images))
-        return torch.cat([form(part).float() for part in images.split(size)])
+        return torch.cat([form(part).float() for part in torch.split(images, size)])
 
     @torch.no_grad()
     def exact_logits(self, images: Tensor) -> Tensor:

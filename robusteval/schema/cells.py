@@ -8,9 +8,9 @@ of code that changes answers raises a `protocol` number.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from robusteval.schema.digest import json_digest
 from robusteval.schema.threats import Threat
@@ -23,6 +23,15 @@ class CellStart(Frozen):
     kind: Literal["cell"] = "cell"
     cell: Digest
     """Key of the train cell that produces it."""
+    checkpoint: Literal["last", "training-domain"] | None = None
+    """Which of its weights; the selected ones if absent."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        if self.checkpoint is None:
+            written.pop("checkpoint", None)
+        return written
 
 
 class WeightsStart(Frozen):

@@ -116,6 +116,9 @@ class TrainingResult(Frozen):
     """Epoch whose weights were kept, counted from 1."""
     history: tuple[dict[str, float], ...]
     """One object per epoch: `epoch`, `lr`, `loss`, `validation_accuracy`, ..."""
+    checkpoints: dict[str, Digest] = {}
+    """Weights of the same run by the rule that would have kept them: `last`, `training-domain`; for the audit of
+    selection, never for ranks. Empty where the method chooses by itself."""
     diagnostics: dict[str, JsonValue] = {}
     """What the method itself reports, such as RiFT's criticality per module."""
 

@@ -33,12 +33,14 @@ class Ranks:
         order: indices of the models, best first; equal values in the given order.
         group: per model, number of its tie group, 1 for that of the best one. A group begins with the best model that
             the leader of the group before is significantly better than.
+        rank: per model, 1 more than the number of models in the groups before its own.
         low: per model, best rank it can have: 1 more than the number of models that are significantly better.
         high: per model, worst rank it can have.
     """
 
     order: tuple[int, ...]
     group: tuple[int, ...]
+    rank: tuple[int, ...]
     low: tuple[int, ...]
     high: tuple[int, ...]
 
@@ -134,15 +136,16 @@ def rank_with_ties(values: Sequence[float], adjusted: ArrayLike, alpha: float = 
     for i in range(m):
         better[i] = np.count_nonzero(differ[i] & (centre > centre[i]))
         worse[i] = np.count_nonzero(differ[i] & (centre < centre[i]))
-    group = np.zeros(m, dtype=np.int64)
-    number, leader = 0, -1
-    for index in order:
+    group, rank = np.zeros(m, dtype=np.int64), np.zeros(m, dtype=np.int64)
+    number, leader, first = 0, -1, 0
+    for place, index in enumerate(order, start=1):
         if leader < 0 or differ[leader, index]:
-            number, leader = number + 1, index
-        group[index] = number
+            number, leader, first = number + 1, index, place
+        group[index], rank[index] = number, first
     return Ranks(
         order=tuple(int(index) for index in order),
         group=tuple(int(one) for one in group),
+        rank=tuple(int(one) for one in rank),
         low=tuple(int(one) + 1 for one in better),
         high=tuple(m - int(one) for one in worse),
     )

@@ -1,4 +1,4 @@
-"""Comparing on fewer examples than a baseline has: the first ones of every domain, as every longer slice begins with."""
+"""Comparing on fewer examples than a baseline has: the first ones of every domain, with which longer slices begin."""
 
 from __future__ import annotations
 

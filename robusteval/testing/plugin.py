@@ -129,24 +129,24 @@ def _caller(
         written = {**default, **(marker.kwargs if marker else {}), **arguments}
         try:
             check = Check.read(baselines, store, written)
-            found = run_check(check, model, options, asserting=asserting)
+            found, problem = run_check(check, model, options, asserting=asserting), ""
         except RejectedError as rejected:
-            _note(node, rejected.comparison)
-            pytest.fail(str(rejected), pytrace=False)
+            found, problem = rejected.comparison, str(rejected)
         except RobustevalError as error:
             if getattr(error, "__notes__", None):
                 raise  # the model was being measured, so its own frames matter
-            pytest.fail(str(error), pytrace=False)
-        _note(node, found)
+            found, problem = None, str(error)
+        if found is not None:
+            _note(node, found)
+        if found is None or problem:
+            pytest.fail(problem, pytrace=False)
         return found
 
     return call
 
 
-def _note(node: pytest.Item, comparison: ModelComparison | None) -> None:
+def _note(node: pytest.Item, comparison: ModelComparison) -> None:
     """Leave the result where JUnit files and the controller of pytest-xdist find it."""
-    if comparison is None:
-        return
     from robusteval.scoring.verdict_text import to_json
 
     node.user_properties.append(("robusteval_verdict", comparison.verdict))

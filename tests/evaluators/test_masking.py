@@ -300,6 +300,12 @@ def robust(task) -> Classifier:
     return model.eval()
 
 
+def test_an_attack_that_is_cut_short_is_flagged_as_not_converged(task) -> None:
+    (flag,) = flags(task.model, task.data, attacks=[{"name": "square", "params": {"queries": 30}}])
+    assert flag.code == "not-converged"
+    assert "after step 15 of 30" in flag.evidence
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("trained", ["plainly", "adversarially"])
 def test_a_plain_model_has_no_flags(trained, norm, task, robust) -> None:

@@ -71,7 +71,7 @@ def test_another_dataset_gives_its_domains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["shifts: [contrst]"], "unknown shift 'contrst'; did you mean 'contrast'?"),
+        (["shifts: [contrst]"], "unknown shift 'contrst'; did you mean 'contrast'"),
         (["shifts: [contrast]", "domains: [rotated]"], "both 'domains' and 'shifts'"),
         (["shifts: [contrast]", "data: digits"], "both 'data' and 'shifts'"),
         (["shifts: []"], "at least 1"),

@@ -19,6 +19,7 @@ from robusteval.schema.specs import (
     SuiteSpec,
     ThreatSpec,
     TrainSpec,
+    WeightsSpec,
 )
 from robusteval.schema.types import Resources
 
@@ -28,6 +29,7 @@ MODELS = (
     Reference,
     TrainSpec,
     MethodSpec,
+    WeightsSpec,
     EvaluateSpec,
     SliceSpec,
     OodSpec,

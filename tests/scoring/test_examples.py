@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from robusteval.evaluators import adversarial_report
 from robusteval.schema.cells import DataSlice, EvalCell, WeightsStart
 from robusteval.schema.digest import ids_digest
 from robusteval.schema.errors import CorruptRecordError, UsageError
 from robusteval.schema.records import Bits, Evaluation, Metric, Provenance, ResultRecord, Timing, result_digest
 from robusteval.schema.types import Component, Epsilon, ThreatModel
-from robusteval.scoring.examples import example_columns, joined, worst_case
+from robusteval.scoring.examples import ATTACKED, example_columns, joined, worst_case
 
 IDS = ("plain/0", "plain/1", "plain/2", "dim/0", "dim/1")
 CE, SQUARE, PGD = "autoattack/apgd-ce", "autoattack/square", "pgd"
@@ -169,6 +170,19 @@ def test_in_a_cascade_the_worst_case_is_left_open_where_an_attack_was_not_run(
     assert [name for name in found if name.startswith("stands/")] == [
         f"stands/{name}" for name in NAMES if name in chosen
     ]
+
+
+def test_an_attack_that_ran_on_a_share_of_the_survivors_leaves_the_others_open() -> None:
+    outcomes = {**CASCADE, f"attacked/{PGD}": [F, F, F, T, F]}
+    record = record_of(CASCADE)
+    assert record.evaluation is not None
+    bits = {name: Bits.pack(values) for name, values in outcomes.items()}
+    sampled = record.evaluation.model_copy(update={"outcomes": {**record.evaluation.outcomes, **bits}})
+    record = record.model_copy(update={"evaluation": sampled})
+    found = example_columns(record, IDS, None, None)
+    assert found["robust"] == [None, F, F, F, F]
+    assert not any(name.startswith("stands/attacked") for name in found)
+    assert ATTACKED == adversarial_report.ATTACKED
 
 
 def test_the_worst_case_is_said_with_its_interval_and_what_is_open() -> None:

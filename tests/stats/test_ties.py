@@ -70,6 +70,7 @@ def test_a_group_ends_where_its_leader_is_significantly_better() -> None:
     ranks = rank_with_ties([0.9, 0.85, 0.8, 0.7], [0.5, 0.01, 0.001, 0.3, 0.01, 0.2])
     assert ranks.order == (0, 1, 2, 3)
     assert ranks.group == (1, 1, 2, 2)
+    assert ranks.rank == (1, 1, 3, 3)
     assert ranks.low == (1, 1, 2, 3)
     assert ranks.high == (2, 3, 4, 4)
 
