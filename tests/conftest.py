@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported anywhere: on tensors this small a second thread costs more than it brings.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -23,3 +30,32 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"{folder} has no data; set ROBUSTEVAL_SHARED to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def imagecorruptions() -> Iterator[Callable[..., Any]]:
+    """`imagecorruptions.corrupt` of the published package, with what has died under it since given back.
+
+    It asks for `pkg_resources`, which setuptools dropped, for `numpy.float_` and for a parameter that scikit-image's
+    `gaussian` lost. Its OpenCV runs on one thread.
+    """
+    found = importlib.util.find_spec("imagecorruptions")
+    if found is None or found.origin is None:
+        pytest.skip("imagecorruptions is not installed; it is the reference of these tests")
+    home = Path(found.origin).parent
+    stand_in = types.ModuleType("pkg_resources")
+    stand_in.resource_filename = lambda _, path: str(home / path)  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setitem(sys.modules, "pkg_resources", stand_in)
+        patch.setattr("numpy.float_", float, raising=False)
+        package = importlib.import_module("imagecorruptions")
+        functions = importlib.import_module("imagecorruptions.corruptions")
+        importlib.import_module("cv2").setNumThreads(1)
+        gaussian = importlib.import_module("skimage.filters").gaussian
+
+        def with_channels(image: Any, sigma: Any, multichannel: bool = False, **options: Any) -> Any:
+            return gaussian(image, sigma, channel_axis=-1 if multichannel else None, **options)
+
+        patch.setattr(functions, "gaussian", with_channels)
+        yield package.corrupt

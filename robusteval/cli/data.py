@@ -124,8 +124,8 @@ def fetch(
     An interrupted download goes on where it stopped. Without a network the message says which file belongs where.
     """
     from robusteval.data.fetching import fetch as download_file
-    from robusteval.data.unpacking import is_archive, unpack
     from robusteval.data.places import datasets_folder
+    from robusteval.data.unpacking import is_archive, unpack
     from robusteval.schema.errors import UsageError
 
     published = _published(name)

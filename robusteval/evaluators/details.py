@@ -84,9 +84,12 @@ class Details:
         self.columns["norm"][row, where] = result.norm.cpu().numpy()
 
     def late(self, label: str, steps: int) -> tuple[int, int]:
-        """Examples that the attack broke in the second half of a run of `steps`, and examples it says a step of."""
+        """Examples that the attack broke in the second half of a run of `steps`, and examples it says a step of.
+
+        The first step judges the start of a run, so that it takes no part of its length.
+        """
         run, step = (self.columns[name][self._rows[label]] for name in ("run", "step"))
-        return int(((run >= 0) & (2 * step > steps)).sum()), int((step >= 0).sum())
+        return int(((run >= 0) & (2 * (step - 1) > steps)).sum()), int((step >= 0).sum())
 
     def save(self) -> None:
         """Keep what is known; before the journal says that it is done."""

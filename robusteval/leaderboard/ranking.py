@@ -51,6 +51,7 @@ class Front:
         probability: id to chance of being on it when the noise of the numbers is drawn again.
         contribution: id to hypervolume that it alone adds.
         volume: hypervolume of the front, with the 95 % interval.
+        drawn: whether any noise is known; without it the chance is 0 or 1 and says nothing.
     """
 
     pair: tuple[str, str]
@@ -58,6 +59,7 @@ class Front:
     probability: Mapping[str, float]
     contribution: Mapping[str, float]
     volume: tuple[float, float, float]
+    drawn: bool
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,10 @@ def _front(board: Board, pair: tuple[str, str], entries: Sequence[Entry], eviden
     panels = [None if evidence is None else evidence.panel(own, key) for key in pair]
     paired = [panel for panel in panels if panel is not None]
     if len(paired) == len(pair):
-        summary = front_by_outcomes(paired, reference)
+        summary, drawn = front_by_outcomes(paired, reference), True
     else:
         widths = [[_half_width(shown_value(board, key, entry.columns[key])) for key in pair] for entry in own]
-        summary = front_by_intervals(points, widths, reference)
+        summary, drawn = front_by_intervals(points, widths, reference), bool(np.any(np.asarray(widths) > 0.0))
     added = contributions(points, reference)
     on = pareto_front([tuple(point) for point in points], (True, True))
     return Front(
@@ -184,6 +186,7 @@ def _front(board: Board, pair: tuple[str, str], entries: Sequence[Entry], eviden
         probability={entry.id: p for entry, p in zip(own, summary.probability, strict=True)},
         contribution={entry.id: one for entry, one in zip(own, added, strict=True)},
         volume=(summary.volume, summary.low, summary.high),
+        drawn=drawn,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from robusteval.planning.ood import OpenedData
 from robusteval.planning.starts import is_pretrained, pretrained_checkpoint, start_path
 from robusteval.schema.cells import CellStart, DataSlice, EvalCell, ModelRef, TrainCell, WeightsStart
 from robusteval.schema.digest import json_digest, sha256_hex
-from robusteval.schema.plans import RowSeed, StoredPlan, role_of, unseen_role
+from robusteval.schema.plans import RowSeed, StoredPlan, audit_role, role_of, unseen_role
 from robusteval.schema.specs import Cell, MethodSpec, SliceSpec, SuiteSpec, ThreatSpec
 from robusteval.schema.threats import Threat
 from robusteval.schema.types import Component
@@ -231,9 +231,11 @@ class _Expander:
     def _row(self, method: MethodSpec, seed: int, measurements: list[_Measurement]) -> RowSeed:
         train, train_key = self._models[method.row, seed]
         roles: dict[str, str] = {}
-        for what in measurements:
+        wanted = [(what, CellStart(cell=train_key)) for what in measurements]
+        wanted += self._audited(train, train_key, measurements)
+        for what, model in wanted:
             cell = EvalCell(
-                model=CellStart(cell=train_key),
+                model=model,
                 data=what.data,
                 evaluator=what.evaluator,
                 protocol=what.protocol,
@@ -263,6 +265,17 @@ class _Expander:
             cells=roles,
         )
 
+    def _audited(
+        self, train: TrainCell, train_key: str, measurements: list[_Measurement]
+    ) -> list[tuple[_Measurement, CellStart]]:
+        """Under a protocol, the shifted half of the weights that the other selection rule would have kept."""
+        if self.suite.protocol is None or targets.registry("method").load(train.method.name).selects_itself:
+            return []
+        rule: Literal["last", "training-domain"]
+        rule = "training-domain" if train.method.params["select"] == "last" else "last"
+        other = CellStart(cell=train_key, checkpoint=rule)
+        return [(replace(what, role=audit_role(rule)), other) for what in measurements if what.role == "a_ood"]
+
     def _stored(self, rows: list[RowSeed]) -> StoredPlan:
         return StoredPlan(
             suite=self.spec.name,
@@ -288,6 +301,8 @@ def _slice(
 
 
 def _role_words(role: str, threat: Threat | None) -> str:
+    if role.startswith("a_ood:"):
+        return f"shifted, weights by {role.partition(':')[2]}"
     halves = {"a_id": "clean", "a_ood": "shifted", "r_id": "attacked", "r_ood": "attacked, shifted"}
     words = halves.get(role.partition("@")[0], "unseen threat")
     return f"{words} ({threat})" if threat is not None else words

@@ -15,14 +15,20 @@ from robusteval.schema.specs import CELLS, Cell
 from robusteval.schema.threats import Threat
 from robusteval.schema.types import Digest, Frozen, Name, NonNegativeInt, PositiveInt
 
-Role = Annotated[str, Field(pattern=r"^(a_id|a_ood|(r_id|r_ood|r_unseen)@(0|[1-9][0-9]*))$")]
-"""What an eval cell is for: `a_id`, `a_ood`, `r_id@T`, `r_ood@T` where T is the index of a threat, or `r_unseen@T`
+Role = Annotated[str, Field(pattern=r"^(a_id|a_ood(:last|:training-domain)?|(r_id|r_ood|r_unseen)@(0|[1-9][0-9]*))$")]
+"""What an eval cell is for: `a_id`, `a_ood`, `a_ood:RULE` for the weights that another selection rule would have kept,
+`r_id@T`, `r_ood@T` where T is the index of a threat, or `r_unseen@T`
 where T is the index of an unseen threat."""
 
 
 def role_of(column: Cell, threat: int = 0) -> str:
     """Role of the cell that fills `column`; clean columns have no threat."""
     return f"{column}@{threat}" if column.startswith("r_") else column
+
+
+def audit_role(rule: Literal["last", "training-domain"]) -> str:
+    """Role of the cell that measures the weights that another selection rule would have kept, out of distribution."""
+    return f"a_ood:{rule}"
 
 
 def unseen_role(threat: int) -> str:

@@ -120,7 +120,7 @@ def domain_weights(outcomes: Outcomes) -> NDArray[np.int64]:
 
     Weights are whole numbers, because the sign-flip test needs a lattice; any fixed weights keep it exact.
     """
-    _, domain = np.unique(np.asarray(outcomes.domains, dtype=object).astype(str), return_inverse=True)
+    _, domain = np.unique(np.asarray(outcomes.strata, dtype=object).astype(str), return_inverse=True)
     sizes = np.bincount(domain)
     equal = bool(np.all(sizes == sizes[0]))
     weights = [1 if equal else max(1, round(_RESOLUTION * int(sizes.max()) / int(size))) for size in sizes]

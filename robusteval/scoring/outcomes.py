@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ class Outcomes:
         groups: N group names.
         grouped: whether the groups are more than one example each.
         ids_digest: digest of the N example ids.
+        pooled: whether the examples of all domains count alike, instead of the domains.
     """
 
     seeds: tuple[int, ...]
@@ -48,6 +49,7 @@ class Outcomes:
     groups: tuple[str, ...]
     grouped: bool
     ids_digest: str
+    pooled: bool = False
 
     def of_seeds(self, seeds: Sequence[int]) -> Outcomes | None:
         """The same for some of the seeds; None if that leaves none."""
@@ -55,7 +57,7 @@ class Outcomes:
         if not kept:
             return None
         names = tuple(self.seeds[index] for index in kept)
-        return Outcomes(names, self.right[kept], self.domains, self.groups, self.grouped, self.ids_digest)
+        return replace(self, seeds=names, right=self.right[kept])
 
     def of_domain(self, domain: str) -> Outcomes | None:
         """The same for the examples of one domain; None if there are none."""
@@ -67,13 +69,18 @@ class Outcomes:
         return Outcomes(self.seeds, self.right[:, kept], (domain,) * len(kept), groups, grouped, self.ids_digest)
 
     def mean(self) -> ClusteredEstimate:
-        """Accuracy: mean over seeds per example, then mean over domains, which weigh the same."""
-        return wilson_clustered(self.right.mean(axis=0), self.groups, strata=self.domains, confidence=CONFIDENCE)
+        """Accuracy: mean over seeds per example, then mean over domains, which weigh the same unless pooled."""
+        return wilson_clustered(self.right.mean(axis=0), self.groups, strata=self.strata, confidence=CONFIDENCE)
+
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """N names of what counts alike: the domains, or one for all examples where they are pooled."""
+        return ("",) * len(self.domains) if self.pooled else self.domains
 
     def per_seed(self) -> dict[int, float]:
-        """Accuracy of every seed: the mean over domains."""
-        names = np.asarray(self.domains, dtype=object)
-        masks = [names == domain for domain in dict.fromkeys(self.domains)]
+        """Accuracy of every seed: the mean over domains, or over all examples where they are pooled."""
+        names = np.asarray(self.strata, dtype=object)
+        masks = [names == domain for domain in dict.fromkeys(self.strata)]
         return {
             seed: float(np.mean([row[mask].mean() for mask in masks]))
             for seed, row in zip(self.seeds, self.right, strict=True)

@@ -44,6 +44,9 @@ def _flat(table: SuiteTable, row: MethodScore) -> dict[str, Any]:
     if len(table.threats) > 1 and any(one.union for one in table.rows):
         together = row.union or ThreatScore()
         flat |= _flat_estimate("r_id_union", together.r_id) | _flat_estimate("r_ood_union", together.r_ood)
+    if any(one.audit for one in table.rows):
+        flat["oracle_premium"] = None if row.audit is None else row.audit.oracle_premium
+        flat["a_ood_other_rule"] = None if row.audit is None else row.audit.a_ood.value
     if table.unseen_threats:
         flat |= _flat_estimate("r_ood_threats", row.r_ood_threats)
         flat |= _flat_estimate("r_ood_overall", row.r_ood_overall)
@@ -103,11 +106,14 @@ def to_plain_rows(table: SuiteTable) -> tuple[list[str], list[list[str]]]:
     header = ["method", *(HEADINGS[column] for column in columns)]
     extra = [column for column in _further_columns(table) if any(column.read(row) for row in table.rows)]
     header += [column.heading for column in extra]
+    audited = any(row.audit for row in table.rows)
+    header += ["oracle premium"] if audited else []
     header += ["passes/example", "start passes", "train s", "Pareto"]
     rows = []
     for row in table.rows:
         cells = [row.method, *(_accuracy(row.column(column)) for column in columns)]
         cells += [_accuracy(column.read(row)) for column in extra]
+        cells += [_premium(row)] if audited else []
         cells += [_count(row.train_passes_per_example), _count(row.start_passes_per_example)]
         cells += [_count(row.train_wall_s), "*" if row.pareto else "" if row.ranked else "unranked"]
         rows.append(cells)
@@ -149,6 +155,10 @@ def _accuracy(estimate: Estimate | None) -> str:
     return text
 
 
+def _premium(row: MethodScore) -> str:
+    return ABSENT if row.audit is None else f"+{100 * row.audit.oracle_premium:.1f}"
+
+
 def _count(value: float | None) -> str:
     if value is None:
         return ABSENT
@@ -178,13 +188,15 @@ def notes(table: SuiteTable) -> list[str]:
     )
     symbols = ", ".join(HEADINGS[column] for column in table.pareto)
     lines.append(f"Pareto *: no other complete row is at least as good in all of {symbols} and better in one.")
+    lines += _protocol_notes(table)
     return lines + _threat_notes(table) + _selection_note(table) + _row_notes(table)
 
 
 def _columns_note(table: SuiteTable) -> str:
     sides = [f"id: {', '.join(table.id_domains)}"]
     if table.ood_domains:
-        sides.append(f"ood: mean over {', '.join(table.ood_domains)}")
+        pooled = table.protocol is not None and table.protocol.average == "micro"
+        sides.append(f"ood: {'pooled images of' if pooled else 'mean over'} {', '.join(table.ood_domains)}")
     text = f"A clean, R robust accuracy in percent; {'; '.join(sides)}"
     counts = []
     for column in CELLS:
@@ -194,6 +206,21 @@ def _columns_note(table: SuiteTable) -> str:
     if counts:
         text += f"; examples: {', '.join(counts)}"
     return text + (f"; R under {table.threats[0]}." if table.threats else ".")
+
+
+def _protocol_notes(table: SuiteTable) -> list[str]:
+    """Which protocol the suite follows, where it deviates, and what the premium is."""
+    lines = []
+    if any(row.audit for row in table.rows):
+        lines.append(
+            "oracle premium: points of A_ood that choosing between the last and the best-validated weights on the "
+            "shifted data itself would add; it ranks nothing."
+        )
+    if table.protocol is not None:
+        deviations = "; ".join(table.protocol.deviations) or "none"
+        name = f"{table.protocol.name} ({table.protocol.digest[:12]})"
+        lines.append(f"Protocol {name}; deviations: {deviations}.")
+    return lines
 
 
 def _threat_notes(table: SuiteTable) -> list[str]:

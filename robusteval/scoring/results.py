@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from robusteval.schema.plans import ProtocolUse
 from robusteval.schema.specs import Cell
 from robusteval.schema.types import Digest, Fraction01, Frozen, NonNegativeFloat, NonNegativeInt
 
@@ -151,6 +152,17 @@ class Missing(Frozen):
     """Error of a failed cell."""
 
 
+class SelectionAudit(Frozen):
+    """What the choice of weights within one run is worth on the shifted half; it never ranks."""
+
+    rule: Literal["last", "training-domain"]
+    """The rule that the row does not follow."""
+    a_ood: Estimate
+    """Clean accuracy under shift of the weights that it would have kept."""
+    oracle_premium: NonNegativeFloat
+    """Accuracy gained by choosing between the stored weights of each seed on the shifted data itself."""
+
+
 class MethodScore(Frozen):
     """One row of the table."""
 
@@ -176,6 +188,8 @@ class MethodScore(Frozen):
     """Mean of `r_ood` and `r_ood_threats`: what OODRobustBench calls OOD robustness."""
     unseen: dict[str, Estimate] = {}
     """Robust accuracy in distribution under each unseen threat."""
+    audit: SelectionAudit | None = None
+    """What other weights of the same runs reach; absent where the suite follows no protocol."""
     gaps: Gaps = Gaps()
     """Differences between the columns."""
     domains: tuple[DomainScore, ...] = ()
@@ -237,5 +251,7 @@ class SuiteTable(Frozen):
     """Row that the others are compared with."""
     confidence: Fraction01
     """Nominal coverage of every interval."""
+    protocol: ProtocolUse | None = None
+    """The frozen protocol that the suite follows, and where it does not."""
     rows: tuple[MethodScore, ...]
     """One a method, in the order of the suite."""

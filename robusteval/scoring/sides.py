@@ -135,7 +135,7 @@ def _matching_roles(
     left: _Cells, right: _Cells
 ) -> list[tuple[str, Mapping[int, ResultRecord], Mapping[int, ResultRecord]]]:
     order: dict[str, int] = {name: index for index, name in enumerate(CELLS)}
-    shared = [role for role in left if role in right]
+    shared = [role for role in left if role in right and ":" not in role]
     shared.sort(key=lambda role: (order.get(role.partition("@")[0], len(order)), role))
     return [(role, left[role], right[role]) for role in shared]
 

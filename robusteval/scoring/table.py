@@ -9,6 +9,7 @@ missing or failed cell is shown with what there is, is not ranked, and nothing i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 from robusteval.schema.errors import UsageError, unknown_name
@@ -39,6 +40,7 @@ from robusteval.scoring.results import (
     ThreatScore,
     Worst,
 )
+from robusteval.scoring.selection import selection_audit
 from robusteval.scoring.threats import distinct_names, union_score, unseen_scores
 from robusteval.stats.intervals import ClusteredEstimate
 from robusteval.stats.pareto import pareto_front
@@ -76,6 +78,7 @@ def score(plan: StoredPlan, records: Records, groups: Groups = each_alone) -> Su
         pareto=columns,
         baseline=plan.baseline_row,
         confidence=CONFIDENCE,
+        protocol=plan.protocol,
         rows=tuple(rows),
     )
     front = front_rows(table, columns)
@@ -130,7 +133,9 @@ class _Reader:
         """Outcomes of one role of one row, unpacked once."""
         key = (label, role, outcome)
         if key not in self._read:
-            self._read[key] = read_outcomes(self.plan.row(label), key[1], key[2], self.records, self.groups)
+            found = read_outcomes(self.plan.row(label), key[1], key[2], self.records, self.groups)
+            pooled = self.plan.protocol is not None and self.plan.protocol.average == "micro"
+            self._read[key] = found if found is None else replace(found, pooled=pooled and "_ood" in role)
         return self._read[key]
 
     def row(self, label: str) -> MethodScore:
@@ -150,6 +155,7 @@ class _Reader:
             union=union_score(self.plan, partial(self.outcomes, label)),
             **unseen_scores(self.plan, partial(self.role, label), found["r_ood"]),
             gaps=self._gaps(label, found),
+            audit=selection_audit(self.plan, partial(self.role, label), found["a_ood"]),
             domains=domains,
             worst=_worst(domains),
             **read_costs(seeds, self.records).model_dump(),

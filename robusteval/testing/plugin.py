@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--robusteval-limit {limit}: measure at least 1 example a domain")
     if config.getoption("--robusteval-only-stored") and not _store_folder(config):
         raise pytest.UsageError("--robusteval-only-stored needs results to look at: --robusteval-store DIR")
-    if config.pluginmanager.hasplugin("terminalreporter") and not hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Reporter(config), "robusteval-reporter")
 
 
@@ -127,6 +127,7 @@ def _caller(
         )
         default = {"baseline": getattr(node, "originalname", None) or node.name}
         written = {**default, **(marker.kwargs if marker else {}), **arguments}
+        found: ModelComparison | None
         try:
             check = Check.read(baselines, store, written)
             found, problem = run_check(check, model, options, asserting=asserting), ""

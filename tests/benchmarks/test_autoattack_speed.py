@@ -116,11 +116,12 @@ def cached_weights() -> Path:
 
 
 @pytest.fixture(scope="module")
-def robust(cifar: Path) -> Subject:
+def robust(cifar: Path, request: pytest.FixtureRequest) -> Subject:
     """A CIFAR ResNet-20, adversarially trained for three epochs."""
     weights = cached_weights()
     if not weights.exists():
-        print(f"training {RECIPE.name} once, about 12 minutes on two cores; it is kept as {weights}")
+        told = f"training {RECIPE.name} once, about 12 minutes on two cores; it is kept as {weights}"
+        request.config.get_terminal_writer().line(told)
         torch.set_num_threads(os.cpu_count() or 1)
         robusteval.run(shutil.copy(RECIPE, cifar), store=cifar / "store")
         torch.set_num_threads(1)

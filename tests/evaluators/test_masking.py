@@ -301,9 +301,9 @@ def robust(task) -> Classifier:
 
 
 def test_an_attack_that_is_cut_short_is_flagged_as_not_converged(task) -> None:
-    (flag,) = flags(task.model, task.data, attacks=[{"name": "square", "params": {"queries": 30}}])
+    (flag,) = flags(task.model, task.data, attacks=[{"name": "square", "params": {"queries": 100}}])
     assert flag.code == "not-converged"
-    assert "after step 15 of 30" in flag.evidence
+    assert "after step 50 of 100" in flag.evidence
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

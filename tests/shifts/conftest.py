@@ -39,3 +39,9 @@ def small_scenes() -> Tensor:
 def large_scenes() -> Tensor:
     """(3, 3, 224, 224) uint8."""
     return scenes(3, 224, seed=1)
+
+
+@pytest.fixture(scope="session")
+def scenes_of() -> dict[str, Tensor]:
+    """Images to corrupt with each preset, smaller than its own where that saves time."""
+    return {"cifar10-c": scenes(192, 32), "tiny-imagenet-c": scenes(64, 64), "imagenet-c": scenes(40, 96)}

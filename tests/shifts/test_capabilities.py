@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -135,20 +136,19 @@ def test_only_a_random_shift_depends_on_seed_and_key(row: Row, small_scenes: Ten
 
 
 @ROWS
-@pytest.mark.parametrize(("preset", "side"), [("cifar10-c", 32), ("tiny-imagenet-c", 64), ("imagenet-c", 96)])
+@pytest.mark.parametrize("preset", CONSTANTS)
 def test_error_grows_with_severity_where_the_published_constants_do(
-    row: Row, preset: str, side: int, large_scenes: Tensor
+    row: Row, preset: str, scenes_of: dict[str, Tensor]
 ) -> None:
     if not row.preset and preset != "cifar10-c":
         pytest.skip("takes no preset")
-    places = torch.linspace(0, 224 - side, 192 // side).long().tolist()
-    images = torch.cat([large_scenes[:, :, top : top + side, left : left + side] for top in places for left in places])
+    images = scenes_of[preset]
     errors = []
     for severity in range(1, 6):
         found = shift_of(row, preset=preset, severity=severity)(images, keys=keys_of(images), seed=0)
         errors.append(float((found.float() - images.float()).square().mean()))
     back = dict(row.back).get(preset, ())
-    for severity, (weaker, stronger) in enumerate(zip(errors, errors[1:], strict=False), start=1):
+    for severity, (weaker, stronger) in enumerate(pairwise(errors), start=1):
         assert severity in back or weaker < stronger, errors
 
 

@@ -89,7 +89,7 @@ def _read(file: Path, root: Path, found: Imported) -> None:
 
 def _title_stem(row: Mapping[str, str]) -> str:
     """The beginning of an id: the arXiv number where the link has one, else the first words of the title."""
-    tail = row["link"].rsplit("/", 1)[-1]
+    tail = row["link"].rsplit("/", 1)[-1].removesuffix(".pdf")
     return stem_of(tail) if "arxiv.org/" in row["link"] else stem_of(cleaned(row["title"]))[:40]
 
 

@@ -17,6 +17,8 @@ from robusteval.stats.trend import Line
 
 _HEADINGS = {"measured": "Measured entries", "reported": "Reported entries"}
 _CURVE = 40
+_TASKS = 4
+"""Fewest columns that an interval over columns is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,6 @@ def _row(board: Board, group: Group, entry: Entry) -> dict[str, Any]:
     cells = [
         {"text": value_text(board, key, entry.columns.get(key)), "number": _number(entry, key)} for key in board.keys
     ]
-    chances = [front.probability.get(entry.id) for front in group.fronts]
     extra = {True: "yes", False: "no", None: ""}[entry.claims.extra_data]
     return {
         "id": entry.id,
@@ -81,15 +82,21 @@ def _row(board: Board, group: Group, entry: Entry) -> dict[str, Any]:
         "place": place_text(place),
         "best": place.rank == 1,
         "cells": cells,
-        "chances": [
-            {"text": "-" if chance is None else f"{100 * chance:.0f} %", "number": "" if chance is None else chance}
-            for chance in chances
-        ],
+        "chances": [_chance(front, entry.id) for front in group.fronts],
         "architecture": entry.claims.architecture,
         "extra": "true" if entry.claims.extra_data else "false",
         "extra_text": extra,
         "flags": ", ".join(entry.flags),
     }
+
+
+def _chance(front: Front, name: str) -> dict[str, Any]:
+    chance = front.probability.get(name)
+    if chance is None:
+        return {"text": "-", "number": ""}
+    if not front.drawn:
+        return {"text": "yes" if name in front.on else "no", "number": chance}
+    return {"text": f"{100 * chance:.0f} %", "number": chance}
 
 
 def _number(entry: Entry, key: str) -> str:
@@ -101,11 +108,11 @@ def _front(board: Board, front: Front) -> dict[str, Any]:
     listed = sorted(front.on, key=lambda name: (-front.probability[name], name))
     return {
         "titles": [board.column(key).title for key in front.pair],
-        "volume": f"{volume:.4g} [{low:.4g}, {high:.4g}]",
+        "volume": f"{volume:.4g} [{low:.4g}, {high:.4g}]" if front.drawn else f"{volume:.4g}",
         "on": [
             {
                 "id": name,
-                "chance": f"{100 * front.probability[name]:.0f} %",
+                "chance": f"{100 * front.probability[name]:.0f} %" if front.drawn else "unknown",
                 "adds": f"{front.contribution[name]:.2g}",
             }
             for name in listed
@@ -149,6 +156,8 @@ def _rules(board: Board, rules: RankRules | None) -> dict[str, Any] | None:
 
 def _strength(rules: RankRules, name: str) -> str:
     found = rules.strength[name]
+    if len(rules.columns) < _TASKS:
+        return f"{found.value:+.0f}"
     return f"{found.value:+.0f} [{found.low:+.0f}, {found.high:+.0f}]"
 
 

@@ -113,8 +113,8 @@
         hovertemplate: "%{text}<br>%{x:.2f}, %{y:.2f}<extra></extra>",
         error_x: { type: "data", array: list("xe"), thickness: 0.7, width: 2, color: colour("--soft") },
         error_y: { type: "data", array: list("ye"), thickness: 0.7, width: 2, color: colour("--soft") },
-        marker: { size: 9, color: measured ? colour("--accent") : colour("--paper"),
-          line: { width: 1.6, color: colour("--accent") }, symbol: measured ? "circle" : "circle-open" }
+        marker: { size: measured ? 9 : 8, color: colour("--accent"), line: { width: 1.6, color: colour("--accent") },
+          symbol: measured ? "circle" : "circle-open" }
       });
       var sign = function (column) { return column.higher ? 1 : -1; };
       var steps = staircase(points.map(function (point) {
