@@ -13,11 +13,12 @@ _HOMES = {
     "compare": "robusteval.api.comparing",
     "corrupt": "robusteval.api.images",
     "evaluate": "robusteval.api.evaluation",
+    "gate": "robusteval.api.gating",
     "load_results": "robusteval.api.running",
     "run": "robusteval.api.running",
 }
 
-__all__ = ["attack", "compare", "corrupt", "evaluate", "load_results", "run"]
+__all__ = ["attack", "compare", "corrupt", "evaluate", "gate", "load_results", "run"]
 
 
 def __getattr__(name: str) -> Any:

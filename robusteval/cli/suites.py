@@ -285,7 +285,19 @@ def _print_plan(planned: Plan, as_json: bool, *, keys: bool = False) -> None:
     ]
     note = f"{planned.suite} version {planned.version}: {', '.join(parts)}"
     note += f"; at most {render.count(planned.passes_left)} passes of single images are left"
-    render.print_table(header, rows, [note])
+    render.print_table(header, rows, [note, *_protocol_notes(planned.stored)])
+
+
+def _protocol_notes(stored: StoredPlan) -> list[str]:
+    """Which trainings each selection rule of the suite's protocol needs, and how many this suite has."""
+    use = stored.protocol
+    if use is None:
+        return []
+    here = len(stored.row(stored.labels[0]))
+    needed = ", ".join(f"{rule} {runs}" for rule, runs in use.runs.items())
+    deviations = [f"  deviates: {one}" for one in use.deviations]
+    note = f"protocol {use.name}: trainings of one row for its whole table, by rule: {needed}; in this suite: {here}"
+    return [note, *deviations]
 
 
 def _report(summary: RunSummary, damaged: list[str], *, quiet: bool, again: str) -> None:

@@ -101,6 +101,8 @@ class AdversarialEvaluator(Evaluator[AdversarialParams]):
             chosen = checked_params(f"attack {component.name!r}", attack.Params, component.params)
             spent = attack.passes(chosen, classes)
             forward, backward = forward + spent[0], backward + spent[1]
+        # Rounded images are predicted at most twice.
+        forward += 2 if params.keep == "uint8" else 0
         if params.budget is not None and forward + backward > params.budget:
             backward = round(backward * params.budget / (forward + backward))
             forward = params.budget - backward

@@ -128,7 +128,7 @@ class KeptImages:
 
     def add(
         self, model: Classifier, label: str, positions: Sequence[int], images: tuple[Tensor, Tensor, Tensor]
-    ) -> None:
+    ) -> dict[int, bool]:
         """Save what an attack found, and return once it is on disk.
 
         Args:
@@ -136,9 +136,10 @@ class KeptImages:
             label: the attack.
             positions: positions of the B examples.
             images: adversarial and clean images (B, C, H, W) in [0, 1], and labels (B,).
+
+        Returns:
+            Position of each example whose image was saved, to whether it was rounded to uint8.
         """
-        if not len(positions):
-            return
         stage = self._stages[label]
         adversarial, clean, labels = images
         forms: list[NDArray[Any]] = list(adversarial.cpu().numpy())
@@ -149,14 +150,18 @@ class KeptImages:
                 levels, accepted = rounded(model, adversarial, clean, labels, self._threat)
             for index in accepted.nonzero().flatten().tolist():
                 forms[index] = levels[index].cpu().numpy()
+        found = {}
         for position, image in zip(positions, forms, strict=True):
-            self._put(int(self._order[position]), SavedImage(stage, image.copy()))
+            if self._put(int(self._order[position]), SavedImage(stage, image.copy())):
+                found[position] = image.dtype == np.uint8
         self._save()
+        return found
 
-    def _put(self, example: int, saved: SavedImage) -> None:
+    def _put(self, example: int, saved: SavedImage) -> bool:
+        """Save an image, unless an earlier attack has broken the example; returns whether it was saved."""
         number, stage = self._where.get(example, (self._number, saved.stage))
         if stage < saved.stage:
-            return
+            return False
         if number != self._number:
             # Attacked again, because a kill came between the image and the journal.
             name = _name(number)
@@ -168,6 +173,7 @@ class KeptImages:
         if self._full():
             self._save()
             self._open, self._number = {}, self._number + 1
+        return True
 
     def _full(self) -> bool:
         return sum(saved.image.nbytes for saved in self._open.values()) >= PART_BYTES

@@ -132,12 +132,12 @@ class AdversarialRun:
             positions = [standing[place] for place in places]
             batch = self._batch(positions)
             result = stage.attack(self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed)
-            self.details.note(stage.label, positions, result)
-            self.details.save()
             fell = result.broken.nonzero().flatten()
             before = self.model.passes.snapshot()
             self._keep_images(stage.label, [positions[index] for index in fell.tolist()], result.adversarial[fell])
             self.journal.spend(self.model.passes.since(before))
+            self.details.note(stage.label, positions, result)
+            self.details.save()
             kept = dict(zip(places, (~result.broken).tolist(), strict=True))
             self.journal.settle(stage.label, kept, result.symptoms, result.attacked, result.budget)
             self._progress(part.done / len(standing), stage.cost, stage.label)
@@ -164,16 +164,17 @@ class AdversarialRun:
             clerk.close(result)
 
     def _keep(self, label: str, standing: list[int], verdicts: Mapping[int, Verdict]) -> None:
-        self.details.hear(label, ((standing[place], verdict) for place, verdict in verdicts.items()))
-        self.details.save()
         images = {standing[place]: found.image for place, found in verdicts.items() if found.image is not None}
         if self.images is not None and images:
             self._keep_images(label, list(images), torch.stack(list(images.values())))
+        self.details.hear(label, ((standing[place], verdict) for place, verdict in verdicts.items()))
+        self.details.save()
 
     def _keep_images(self, label: str, positions: list[int], adversarial: torch.Tensor) -> None:
         if self.images is not None and positions:
             clean = self._batch(positions)
-            self.images.add(self.model, label, positions, (adversarial, clean.images, clean.labels))
+            images = adversarial, clean.images, clean.labels
+            self.details.saved(self.images.add(self.model, label, positions, images))
 
     def _prepared_search(self, attack: AnyJobAttack) -> SearchModel:
         """One search model for all attacks, measured on the same examples after a resume as before it."""

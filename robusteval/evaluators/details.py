@@ -1,8 +1,9 @@
 """What each attack did to each example: the sidecar of an adversarial evaluation, in columns.
 
 A safetensors file with one row an attack and one column an example in the caller's order; the labels of the attacks
-stand in the metadata under `stages`. `label` and `prediction` (N,) are the true class and the clean prediction. Where
-an attack was not run on an example, or does not say, numbers are -1 and NaN. The outcomes of the evaluation say which
+stand in the metadata under `stages`. `label` and `prediction` (N,) are the true class and the clean prediction, `rounded`
+(N,) says whether a saved adversarial image is uint8 (1) or float32 (0). Where an attack was not run on an example, or
+does not say, and where no image is saved, numbers are -1 and NaN. The outcomes of the evaluation say which
 attack broke an example; `run` and `step` say when, and may differ between batch sizes where several runs would break
 it; the outcomes do not.
 """
@@ -10,7 +11,7 @@ it; the outcomes do not.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Details:
         self._rows = {label: row for row, label in enumerate(stages)}
         shape = (len(stages), len(order))
         self.columns: dict[str, NDArray[Any]] = {
-            **{name: np.full(len(order), -1, dtype=np.int64) for name in ("label", "prediction")},
+            **{name: np.full(len(order), -1, dtype=np.int64) for name in ("label", "prediction", "rounded")},
             **{name: np.full(shape, -1, dtype=np.int64) for name in COUNTED},
             **{name: np.full(shape, np.nan, dtype=np.float32) for name in MEASURED},
         }
@@ -90,6 +91,10 @@ class Details:
         """
         run, step = (self.columns[name][self._rows[label]] for name in ("run", "step"))
         return int(((run >= 0) & (2 * (step - 1) > steps)).sum()), int((step >= 0).sum())
+
+    def saved(self, rounded: Mapping[int, bool]) -> None:
+        """Note, by position, whether the saved image of an example is rounded to uint8."""
+        self.columns["rounded"][self._order[list(rounded)]] = list(rounded.values())
 
     def save(self) -> None:
         """Keep what is known; before the journal says that it is done."""

@@ -6,9 +6,11 @@ columns, and what counts as a tie; an entry that was measured differently is not
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -28,6 +30,8 @@ BOARD_FILE = FileKind(
     listing="`robusteval board ls` lists the packaged boards",
     command="robusteval board check",
 )
+_PAIR = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
+"""Two halves of one character, as JSON writes it."""
 Unit = Literal["accuracy", "number"]
 """How a value is shown: an accuracy is a fraction in [0, 1] and shown in percent."""
 
@@ -208,17 +212,24 @@ def board_yaml(board: Board, comment: str = "") -> str:
         board: the board.
         comment: words for the first line.
     """
-    import json
-
     lines = [f"# {line}" for line in comment.splitlines()]
     document = json.loads(board.model_dump_json(exclude_defaults=True))
     for key, value in document.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             lines.append(f"{key}:")
-            lines += [f"  - {json.dumps(item, ensure_ascii=True)}" for item in value]
+            lines += [f"  - {_flow(item)}" for item in value]
         else:
-            lines.append(f"{key}: {json.dumps(value, ensure_ascii=True)}")
+            lines.append(f"{key}: {_flow(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _flow(value: Any) -> str:
+    """A JSON value as YAML, which is the same but for characters beyond the first plane."""
+    return _PAIR.sub(lambda pair: f"\\U{_code_point(pair):08x}", json.dumps(value, ensure_ascii=True))
+
+
+def _code_point(pair: re.Match[str]) -> int:
+    return ord(json.loads(f'"{pair[0]}"'))
 
 
 def role_columns(board: Board) -> Sequence[tuple[str, str]]:

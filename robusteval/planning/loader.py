@@ -71,7 +71,7 @@ def load_suite(name_or_path: str | Path) -> LoadedSuite:
         raise SourceError(source.shown, problems or _whole(source))
     use = None
     if spec.protocol is not None:
-        spec, use = apply_protocol(spec, load_protocol(spec.protocol))
+        spec, use = apply_protocol(spec, load_protocol(spec.protocol), len(findings.dataset.domains))
     train = spec.train.model_copy(update={"data": anchored(spec.train.data, source.path)})
     return LoadedSuite(
         spec=spec.model_copy(update={"train": train}),

@@ -7,7 +7,7 @@ from typing import Any
 
 from robusteval.planning import targets
 from robusteval.schema.plans import ProtocolUse
-from robusteval.schema.protocols import Protocol
+from robusteval.schema.protocols import Protocol, Selection
 from robusteval.schema.specs import MethodSpec, SuiteSpec, TrainSpec
 from robusteval.schema.types import Component, JsonValue
 
@@ -20,12 +20,13 @@ def with_protocol_data(train: TrainSpec, protocol: Protocol) -> Component:
     return train.data.model_copy(update={"params": {**_data_defaults(train, protocol), **train.data.params}})
 
 
-def apply_protocol(spec: SuiteSpec, protocol: Protocol) -> tuple[SuiteSpec, ProtocolUse]:
+def apply_protocol(spec: SuiteSpec, protocol: Protocol, domains: int) -> tuple[SuiteSpec, ProtocolUse]:
     """Fill in what a protocol says, and list what the suite does otherwise.
 
     Args:
         spec: the suite as written.
         protocol: the protocol it names.
+        domains: number of domains of the dataset.
     """
     train = spec.train.model_copy(update={"data": with_protocol_data(spec.train, protocol)})
     methods, deviations = [], list(_suite_deviations(spec, protocol))
@@ -39,8 +40,14 @@ def apply_protocol(spec: SuiteSpec, protocol: Protocol) -> tuple[SuiteSpec, Prot
         average=protocol.target.average,
         selection=protocol.selection,
         deviations=tuple(deviations),
+        runs={rule: protocol.runs(domains, rule) for rule in _rules(protocol)},
     )
     return spec.model_copy(update={"train": train, "methods": tuple(methods)}), use
+
+
+def _rules(protocol: Protocol) -> tuple[Selection, ...]:
+    everywhere: tuple[Selection, ...] = ("last", "training-domain", "oracle")
+    return (*everywhere, "leave-one-domain-out") if protocol.training_domains == "all-but-one" else everywhere
 
 
 def _fields(kind: str, name: str) -> Mapping[str, Any]:

@@ -66,6 +66,8 @@ class ProtocolUse(Frozen):
     """What chooses the weights."""
     deviations: tuple[str, ...] = ()
     """What the suite does otherwise, one line each."""
+    runs: dict[str, PositiveInt] = {}
+    """Selection rule to the trainings of one row that the published table needs with it."""
 
 
 class StoredPlan(Frozen):

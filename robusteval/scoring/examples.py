@@ -103,6 +103,7 @@ def example_columns(
     """One row an example of an evaluation.
 
     Columns: `cell`, `example`, `group`, `domain`, `label`, `prediction` (class numbers), `clean` (predicted right),
+    `image` (form of the saved adversarial image, `uint8` or `float32`, if the record keeps images),
     `robust` (right after all attacks), `broken_by` (the first attack that broke it, `clean` if none was needed, empty
     if it stands), `run` and `step` of that attack, `margin` (on the adversarial image, or on the clean one of a
     survivor), `norm` of the perturbation, `forward` and `backward` passes of all attacks, and for each attack
@@ -132,6 +133,9 @@ def example_columns(
         **_classes(verdicts),
         CLEAN: verdicts.clean.tolist(),
     }
+    if evaluation_of(record).images and "rounded" in verdicts.details:
+        forms = {0: "float32", 1: "uint8"}
+        columns["image"] = [forms.get(value) for value in verdicts.details["rounded"].tolist()]
     if verdicts.labels:
         columns |= _found(verdicts, rows)
         columns |= {STANDS + verdicts.labels[row]: verdicts.stands[row].tolist() for row in rows}
@@ -213,7 +217,7 @@ def _details(record: ResultRecord, sidecar: bytes, labels: Sequence[str]) -> Col
     n = record.cell.data.n
     fits = set(labels) <= set(stages) and "margin" in columns
     for name, values in columns.items():
-        fits &= values.shape == ((n,) if name in ("label", "prediction") else (len(stages), n))
+        fits &= values.shape == ((n,) if name in ("label", "prediction", "rounded") else (len(stages), n))
     if not fits:
         raise CorruptRecordError(f"record {record.cell_key[:12]}: its details are not about its attacks and examples")
     rows = [stages.index(label) for label in labels]

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 from torch import Tensor
 
+from robusteval.models.build import build_classifier
 from robusteval.schema.types import Component
 from robusteval.shifts.base import build_shift
 from robusteval.shifts.tables import COMMON, VALIDATION
@@ -99,7 +99,14 @@ def test_corruption_speed_of_all_fifteen(
 def test_corruption_costs_less_than_a_resnet18(benchmark: Any, pictures: Tensor) -> None:
     """`speedup` is the time of a forward pass over the time of the dearest of the 15."""
     torch.set_num_threads(1)
-    network = timm.create_model("resnet18", pretrained=False).eval()
+    network = build_classifier(
+        Component(name="timm/resnet18"),
+        classes=10,
+        input_shape=tuple(pictures.shape[1:]),
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        seed=0,
+    ).eval()
     pixels = pictures.to(torch.float32).div_(255.0)
     keys = torch.arange(len(pictures))
 

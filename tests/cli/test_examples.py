@@ -72,7 +72,9 @@ def test_a_cell_is_written_as_one_row_an_example(command, kept: Path) -> None:
     robust = record.evaluation.outcomes["robust"].unpack()
     assert [row["robust"] == "true" for row in rows] == robust
     assert {row["broken_by"] for row in rows} <= {"", "clean", "fgsm", "pgd"}
+    assert {row["image"] for row in rows} <= {"", "uint8", "float32"}
     for row in rows:
+        assert bool(row["image"]) == (row["broken_by"] in ("fgsm", "pgd"))
         assert (row["label"] == row["prediction"]) == (row["clean"] == "true")
         assert (float(row["norm"]) <= 0.1 + 1e-6) if row["norm"] else row["broken_by"] in ("", "clean")
 

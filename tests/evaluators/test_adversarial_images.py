@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from robusteval.evaluators import adversarial_images, clerk
+from robusteval.evaluators import adversarial_images, clerk, details
 from robusteval.evaluators.adversarial import AdversarialEvaluator, AdversarialParams
 from robusteval.evaluators.adversarial_images import as_pixels, distance, rounded, saved_parts, tolerance
 from robusteval.evaluators.base import EvaluationContext
@@ -19,6 +19,7 @@ from robusteval.schema.errors import UsageError
 from robusteval.schema.params import canonical_params
 from robusteval.schema.threats import SpatialThreat
 from robusteval.schema.types import Epsilon, Norm, ThreatModel
+from robusteval.store.columns import read_columns
 from robusteval.store.scratch import Scratch
 
 THREAT = ThreatModel(norm=Norm.LINF, epsilon=Epsilon("8/255"))
@@ -83,6 +84,10 @@ def test_saving_changes_no_outcome_and_every_image_is_verified_again(keep, task,
     assert count == len(images)
     assert {example: saved.stage for example, saved in images.items()} == broken_by(found)
     assert len(set(broken_by(found).values())) > 1
+    columns, _ = read_columns(Scratch(tmp_path).get(details.BLOB) or b"")
+    rounded_too = {example: int(columns["rounded"][example]) for example in images}
+    assert rounded_too == {example: int(saved.image.dtype == np.uint8) for example, saved in images.items()}
+    assert (columns["rounded"] >= 0).sum() == count
     report = replayed(task, found, tmp_path)
     assert report.failures == ()
     assert report.verified == report.saved == count

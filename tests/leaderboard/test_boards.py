@@ -3,9 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from robusteval.leaderboard.boards import Board, boards_folder, boards_in, find_board, load_board
+from robusteval.leaderboard.boards import Board, Column, board_yaml, boards_folder, boards_in, find_board, load_board
 from robusteval.leaderboard.shelf import Shelf
+from robusteval.leaderboard.text import cleaned
 from robusteval.schema.errors import UnknownNameError
 from robusteval.schema.source import SourceError
 
@@ -29,6 +32,16 @@ def write(folder: Path, text: str) -> Path:
 
 def test_a_board_is_written_and_read_back_unchanged(shelf: Shelf, board: Board) -> None:
     assert load_board(shelf.folder) == board
+
+
+@given(st.text(max_size=60))
+def test_any_title_survives_writing_and_reading(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    title = cleaned(f"x {text}")
+    place = tmp_path_factory.mktemp("any") / "b"
+    place.mkdir()
+    board = Board(name="b", version=1, title=title, columns=(Column(key="a_id", title=title),), order=("a_id",))
+    (place / "board.yaml").write_text(board_yaml(board, "Made for a test."))
+    assert load_board(place) == board
 
 
 def test_a_short_board_gets_its_defaults(tmp_path: Path) -> None:

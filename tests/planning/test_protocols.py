@@ -97,3 +97,22 @@ def test_a_wrong_name_is_one_line(tree: Path) -> None:
     (problem,) = error.value.problems
     assert problem.line == 4
     assert "unknown protocol 'domainbed-2021'; did you mean 'domainbed-2020'" in problem.text
+
+
+def test_the_plan_knows_what_each_selection_rule_needs(tree: Path) -> None:
+    path = suite(tree, "method: erm", protocol="domainbed-2020", data=", size: 16", domains="[art, photo]")
+    stored = expand(load_suite(path)).stored
+    assert stored.protocol is not None
+    assert stored.protocol.runs == {
+        "last": 180,
+        "training-domain": 180,
+        "oracle": 180,
+        "leave-one-domain-out": 360,
+    }
+
+
+def test_the_other_weights_of_a_run_are_measured_under_shift(tree: Path) -> None:
+    loaded = load_suite(suite(tree, "method: erm", "{method: sam, params: {select: last}}", data=", size: 16"))
+    rows = {row.label: row.cells for row in expand(loaded).stored.rows}
+    assert "a_ood:last" in rows["erm"] and "a_ood:training-domain" not in rows["erm"]
+    assert "a_ood:training-domain" in rows["sam"] and "a_ood:last" not in rows["sam"]

@@ -222,7 +222,7 @@ def test_reader(robusteval_check, cell):
     robusteval_check(reader.load(LOST), suite="./shop.yaml", baseline="main", cells=[cell], sensitivity=0.3)
 """
     check("--robusteval-update", body=body).assert_outcomes(passed=2)
-    result = check("-n", "2", "--robusteval-report", "report.json", body=body)
+    result = check("-n", "2", "-p", "no:benchmark", "--robusteval-report", "report.json", body=body)
     result.assert_outcomes(passed=2)
     found = json.loads((project.path / "report.json").read_text())
     assert {cell["column"] for entry in found for cell in entry["cells"]} == {"a_id", "a_ood"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,7 @@ def _newest(entries: Sequence[Entry]) -> tuple[str, str]:
     return newest.timing.started_at, (newest.provenance.git_commit or "")[:12]
 
 
+@cache
 def _environment() -> Environment:
     folder = Path(__file__).parent / "templates"
     pages = Environment(

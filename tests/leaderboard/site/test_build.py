@@ -205,7 +205,7 @@ def evil_entry(text: str) -> Entry:
     )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.just(EVIL), st.text(max_size=80), st.from_regex(r"<[a-z]+ on[a-z]+=.{0,10}>|</?script.{0,9}>")))
 def test_foreign_text_never_becomes_markup(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     text = text.encode("utf-8", "ignore").decode()
@@ -219,9 +219,6 @@ def test_foreign_text_never_becomes_markup(tmp_path_factory: pytest.TempPathFact
     (folder / "board.yaml").write_text(board_yaml(board))
     shelf = Shelf(folder)
     shelf.add(evil_entry(text))
-    plain = Shelf(folder.parent / "plain" / "b")
-    plain.folder.mkdir(parents=True)
-    (plain.folder / "board.yaml").write_text(board_yaml(board.model_copy(update={"columns": columns})))
     for name, page in pages_of(shelf).items():
         if not name.endswith(".html"):
             continue
@@ -237,7 +234,7 @@ def test_foreign_text_never_becomes_markup(tmp_path_factory: pytest.TempPathFact
 
 
 TAGS = {
-    "html", "head", "meta", "title", "link", "body", "h1", "h2", "h3", "p", "a", "div", "label", "input", "span", "table",
-    "thead", "tbody", "tr", "th", "td", "button", "br", "small", "select", "option", "figure", "figcaption", "ul", "li",
+    "html", "head", "meta", "title", "link", "body", "h1", "h2", "h3", "p", "a", "div", "label", "input", "span",
+    "table",     "thead", "tbody", "tr", "th", "td", "button", "br", "small", "select", "option", "figure", "figcaption", "ul", "li",
     "script", "svg", "rect", "line", "text", "polyline", "circle", "dl", "dt", "dd", "code", "pre",
 }  # fmt: skip
