@@ -57,8 +57,8 @@ OnlyOption = Annotated[
     typer.Option(
         metavar="FILTER",
         help="Only cells that match, and the training they need: FIELD=PATTERN,... over label, method, "
-        "seed, role (train, a_id, a_ood, r_id, r_ood, r_unseen; r_id@0 for one threat), evaluator (train, clean, shift, "
-        "adversarial); patterns as in a shell.",
+        "seed, fold, role (train, a_id, a_ood, r_id, r_ood, r_unseen; r_id@0 for one threat), evaluator (train, clean, "
+        "shift, adversarial); patterns as in a shell.",
         show_default=False,
     ),
 ]

@@ -134,8 +134,8 @@ def validate(
     Every name, parameter, start and data path is looked at; each problem is one line with its place.
     """
     from robusteval.planning.loader import load_suite
-    from robusteval.schema.source import SourceError
     from robusteval.schema.errors import UsageError
+    from robusteval.schema.source import SourceError
 
     found: list[dict[str, object]] = []
     for name in suites:

@@ -26,6 +26,10 @@ DATASETS: Registry[type[Dataset[Any]]] = Registry(
         "cifar10-c": ("robusteval.data.cifar_shifts:Cifar10C", "CIFAR-10 under 19 corruptions, published .npy files"),
         "cifar100-c": ("robusteval.data.cifar_shifts:Cifar100C", "CIFAR-100 under 19 corruptions, published files"),
         "cifar10.1": ("robusteval.data.cifar_shifts:Cifar101", "new test images for CIFAR-10, versions v4 and v6"),
+        "huggingface": (
+            "robusteval.data.hugging_face:HuggingFace",
+            "image datasets of the Hugging Face hub; needs the extra huggingface",
+        ),
         "imagenet": ("robusteval.data.imagenet:ImageNet", "ImageNet with V2, A, R and Sketch as domains, from folders"),
         "csv": ("robusteval.data.csv_index:CsvIndex", "image files in a list: path, label, domain, split"),
         "pacs": ("robusteval.data.multi_domain:Pacs", "art paintings, cartoons, photos and sketches, 7 classes"),

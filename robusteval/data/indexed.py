@@ -131,12 +131,18 @@ class IndexedImages(Dataset[T]):
         manifest = self._cache / "manifests" / f"{sha256_hex(str(self.root).encode())[:32]}.json"
         digests = content_digests(self.root, self._files, manifest)
         sources = tuple(Source(file.path, digests[file.path]) for file in self._files)
-        decoder = self._decoder
-        stretched = " stretch" if decoder.stretch else ""
-        centred = f" centre {decoder.centre}" if decoder.centre != 1.0 else ""
-        lines = [f"{_DECODING} {self.params.size} {self.params.interpolation}{stretched}{centred}"]
+        lines = [" ".join(self._decoding)]
         lines += [f"{source.digest} {source.path}" for source in sources]
         return sha256_hex("\0".join(lines).encode()), sources
+
+    @property
+    def _decoding(self) -> list[str]:
+        """Everything that pixels depend on besides the files, in words that stay the same where nothing is changed."""
+        decoder = self._decoder
+        words = [str(_DECODING), str(self.params.size), self.params.interpolation]
+        if decoder.stretch:
+            words.append("stretch")
+        return [*words, f"centre {decoder.centre}"] if decoder.centre != 1.0 else words
 
     @property
     def _decoder(self) -> Decoder:

@@ -11,7 +11,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,16 +92,25 @@ class PixelCache:
         sources: N files, in the order in which their pixels are stored.
         shape: (3, H, W) of every image.
         decoder: how they are decoded.
+        read: gives the content of a file by its path; by default from under `root`.
     """
 
     def __init__(
-        self, path: Path, root: Path, sources: Sequence[Source], shape: tuple[int, int, int], decoder: Decoder
+        self,
+        path: Path,
+        root: Path,
+        sources: Sequence[Source],
+        shape: tuple[int, int, int],
+        decoder: Decoder,
+        *,
+        read: Callable[[str], bytes] | None = None,
     ) -> None:
         self.path = path
         self.root = root
         self.sources = sources
         self.shape = (len(sources), *shape)
         self.decoder = decoder
+        self._content = read or (lambda name: (root / name).read_bytes())
         self._checksum_path = path.with_suffix(".crc32.npy")
 
     def open(self) -> NDArray[np.uint8]:
@@ -197,7 +206,7 @@ class PixelCache:
     def _decode(self, source: Source) -> NDArray[np.uint8] | str:
         """Pixels of one file, or what is wrong with it."""
         try:
-            data = (self.root / source.path).read_bytes()
+            data = self._content(source.path)
             if sha256_hex(data) != source.digest:
                 return f"{source.path} (changed while it was read; run again)"
             pixels = self.decoder(data)

@@ -1,9 +1,9 @@
 """What each attack did to each example: the sidecar of an adversarial evaluation, in columns.
 
 A safetensors file with one row an attack and one column an example in the caller's order; the labels of the attacks
-stand in the metadata under `stages`. `label` and `prediction` (N,) are the true class and the clean prediction, `rounded`
-(N,) says whether a saved adversarial image is uint8 (1) or float32 (0). Where an attack was not run on an example, or
-does not say, and where no image is saved, numbers are -1 and NaN. The outcomes of the evaluation say which
+stand in the metadata under `stages`. `label` and `prediction` (N,) are the true class and the clean prediction;
+`rounded` (N,) says whether a saved adversarial image is uint8 (1) or float32 (0). Where an attack was not run on an
+example, or does not say, and where no image is saved, numbers are -1 and NaN. The outcomes of the evaluation say which
 attack broke an example; `run` and `step` say when, and may differ between batch sizes where several runs would break
 it; the outcomes do not.
 """

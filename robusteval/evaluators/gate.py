@@ -88,7 +88,7 @@ def run_gate(
     budget = Budget()
     planned = looks(max(1, n))
     decision: Decision | None = None
-    evaluator = AdversarialEvaluator(params.model_copy(update={"checks": False}))
+    evaluator = AdversarialEvaluator(params.model_copy(update={"checks": False, "keep": "none"}))
     for upto in planned:
         where = order[len(stands) : upto]
         start = len(stands) / max(1, n)

@@ -207,7 +207,7 @@ def _randomised(answers: _Answers) -> Iterator[Flag]:
         severity="warning",
         evidence=f"two passes over the same {len(answers.first)} images differ by {difference:.2g} of the largest "
         f"logit, {changed} predictions change",
-        next_step="use autoattack-reference with version: rand, and report the spread over several seeds",
+        next_step="use autoattack with version: rand, and report the spread over several seeds",
     )
 
 

@@ -61,7 +61,7 @@ class Evidence:
         layout = self._layout(column)
         if layout is None or any(table is None for table in tables):
             return None
-        right = np.stack([table.mean(axis=0) for table in tables if table is not None])
+        right = np.stack([table.mean(axis=0, dtype=np.float32) for table in tables if table is not None])
         return Panel(right, layout.groups, layout.domains)
 
     def _layout(self, column: str) -> _Layout | None:

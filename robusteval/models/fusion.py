@@ -170,9 +170,25 @@ class _WithInputGradient(torch.autograd.Function):
         inputs, output = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         if ctx.module.rectifies:
-            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+            gradient = _masked(gradient, output)
         reaches = ctx.module.input_gradient(gradient, inputs) if ctx.needs_input_grad[0] else None
         return reaches, gradient if ctx.adds else None, None
+
+
+def _masked(gradient: Tensor, output: Tensor) -> Tensor:
+    """The gradient where the ReLU's output is positive, else zero.
+
+    It takes the place of the output, which nothing reads once all that was computed from it has had its gradient:
+    fresh memory would cost more than the product. A graph that is kept for another gradient keeps its outputs.
+    """
+    if _graph_is_kept():
+        return cast(Tensor, torch.ops.aten.threshold_backward(gradient, output, 0))
+    return cast(Tensor, torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=output))
+
+
+def _graph_is_kept() -> bool:
+    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return asked is None or bool(asked())
 
 
 class _Slice(torch.autograd.Function):

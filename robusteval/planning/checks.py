@@ -234,6 +234,9 @@ class _Check:
         """Domains and counts of the two halves of the table."""
         train = self._part(TrainSpec, "train")
         trained = set(train.domains) if train else set()
+        if train is not None and train.folds is not None:
+            self._folded(train)
+            return
         self._in_distribution(train, trained)
         spec = self._part(OodSpec, "evaluate", "ood")
         if spec is None:
@@ -249,6 +252,14 @@ class _Check:
                     text = f"domain {name!r} is trained on, so it is not out of distribution; remove it"
                     self._say((*loc, "domains", index), text)
         self._slice(spec, loc, spec.domains or (), dataset)
+
+    def _folded(self, train: TrainSpec) -> None:
+        """With folds the domains of both halves follow from `train.domains`."""
+        for half in ("id", "ood"):
+            for key in ("domains", "data", "shifts"):
+                if self.source.at(("evaluate", half, key)) is not None:
+                    text = f"with folds {train.folds!r} both halves follow from train.domains; remove {key!r}"
+                    self._say(("evaluate", half, key), text)
 
     def _in_distribution(self, train: TrainSpec | None, trained: set[str]) -> None:
         loc: Loc = ("evaluate", "id")

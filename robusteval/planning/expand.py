@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robusteval.planning import targets
+from robusteval.planning.folds import folds_of
 from robusteval.planning.loader import LoadedSuite
 from robusteval.planning.ood import OpenedData
 from robusteval.planning.starts import is_pretrained, pretrained_checkpoint, start_path
@@ -34,6 +35,7 @@ class ExpandedCell:
         needs: keys of the cells whose model it starts from or measures.
         passes: estimated forward plus backward passes of single examples.
         kind: cells of one kind take about the same time.
+        fold: domain that is apart, in a suite with folds.
     """
 
     cell: TrainCell | EvalCell
@@ -46,6 +48,7 @@ class ExpandedCell:
     needs: tuple[str, ...]
     passes: int
     kind: str
+    fold: str = ""
 
     @property
     def evaluator(self) -> str:
@@ -89,7 +92,27 @@ def expand(suite: LoadedSuite) -> Expansion:
         DataError: the data has too few examples for what the suite asks.
         UsageError: a parameter is wrong.
     """
-    return _Expander(suite).expand()
+    parts = [_Expander(part, fold).expand() for fold, part in folds_of(suite).items()]
+    if len(parts) == 1:
+        return parts[0]
+    cells = {item.key: item for part in parts for item in part.cells}
+    first = parts[0].stored
+    stored = first.model_copy(
+        update={
+            "rows": tuple(row for part in parts for row in part.stored.rows),
+            "suite_digest": suite_digest(suite.spec),
+            "id_domains": suite.spec.train.domains,
+            "ood_domains": suite.spec.train.domains,
+        }
+    )
+    ordered = sorted(cells.values(), key=lambda item: isinstance(item.cell, EvalCell))
+    weights = {digest: path for part in parts for digest, path in part.weights.items()}
+    return Expansion(suite.spec, tuple(ordered), stored, weights)
+
+
+def suite_digest(spec: SuiteSpec) -> str:
+    """Digest of what a suite says."""
+    return json_digest(spec.model_dump(mode="json", context={"canonical": True}))
 
 
 @dataclass(frozen=True)
@@ -105,8 +128,9 @@ class _Measurement:
 
 
 class _Expander:
-    def __init__(self, suite: LoadedSuite) -> None:
+    def __init__(self, suite: LoadedSuite, fold: str) -> None:
         self.suite = suite
+        self.fold = fold
         self.spec = suite.spec
         self.dataset = suite.dataset
         self.cells: dict[str, ExpandedCell] = {}
@@ -149,7 +173,7 @@ class _Expander:
         item = ExpandedCell(
             cell=cell,
             key=cell.key,
-            title=f"{method.row} seed {seed}: train",
+            title=f"{self._row_words(method, seed)}: train",
             label=method.row,
             method=method.method,
             seed=seed,
@@ -157,6 +181,7 @@ class _Expander:
             needs=(start.cell,) if isinstance(start, CellStart) else (),
             passes=round(per_example * seen),
             kind=f"train {method.row}",
+            fold=self.fold,
         )
         self.cells.setdefault(item.key, item)
         self._models[method.row, seed] = (cell, item.key)
@@ -245,7 +270,7 @@ class _Expander:
             item = ExpandedCell(
                 cell=cell,
                 key=cell.key,
-                title=f"{method.row} seed {seed}: {_role_words(what.role, what.threat)}",
+                title=f"{self._row_words(method, seed)}: {_role_words(what.role, what.threat)}",
                 label=method.row,
                 method=method.method,
                 seed=seed,
@@ -253,6 +278,7 @@ class _Expander:
                 needs=(train_key,),
                 passes=what.passes,
                 kind=what.role,
+                fold=self.fold,
             )
             self.cells.setdefault(item.key, item)
             roles[what.role] = item.key
@@ -260,10 +286,14 @@ class _Expander:
             label=method.row,
             method=method.method,
             seed=seed,
+            fold=self.fold,
             train_key=train_key,
             start_train_key=train.start.cell if isinstance(train.start, CellStart) else None,
             cells=roles,
         )
+
+    def _row_words(self, method: MethodSpec, seed: int) -> str:
+        return f"{method.row} seed {seed}" + (f" [{self.fold}]" if self.fold else "")
 
     def _audited(
         self, train: TrainCell, train_key: str, measurements: list[_Measurement]
@@ -280,7 +310,7 @@ class _Expander:
         return StoredPlan(
             suite=self.spec.name,
             version=self.spec.version,
-            suite_digest=json_digest(self.spec.model_dump(mode="json", context={"canonical": True})),
+            suite_digest=suite_digest(self.spec),
             summary=self.spec.summary,
             rows=tuple(rows),
             id_domains=self._domains("id"),

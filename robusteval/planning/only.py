@@ -9,7 +9,7 @@ from typing import Protocol
 
 from robusteval.schema.errors import UsageError, unknown_name
 
-FIELDS = ("label", "method", "evaluator", "seed", "role")
+FIELDS = ("label", "method", "evaluator", "seed", "role", "fold")
 
 
 def valid_values(cells: Iterable[_Filterable]) -> str:
@@ -30,6 +30,8 @@ class _Filterable(Protocol):
     def seed(self) -> int: ...
     @property
     def role(self) -> str: ...
+    @property
+    def fold(self) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _data_defaults(train: TrainSpec, protocol: Protocol) -> dict[str, JsonValue]
 def _method_defaults(row: MethodSpec, spec: SuiteSpec, protocol: Protocol) -> dict[str, JsonValue]:
     wanted = {**protocol.method, **protocol.per_dataset.get(spec.train.data.name, {})}
     if protocol.batch_per_domain is not None:
-        wanted["batch_size"] = protocol.batch_per_domain * len(spec.train.domains)
+        wanted["batch_size"] = protocol.batch_per_domain * spec.train.trained_at_once
     fields = _fields("method", row.method)
     counts_epochs = targets.registry("method").load(row.method).counts_epochs
     if "epochs" in row.params or counts_epochs:
@@ -96,8 +96,8 @@ def _suite_deviations(spec: SuiteSpec, protocol: Protocol) -> Iterator[str]:
         yield f"data: a split by hash (protocol: the lists published with {data.name})"
     if protocol.split.seeded_by_trial:
         yield "data: every seed has the same split (protocol: one split for each trial)"
-    if protocol.training_domains == "one" and len(spec.train.domains) != 1:
-        yield f"trained on {len(spec.train.domains)} domains (protocol: one)"
+    if protocol.training_domains == "one" and spec.train.trained_at_once != 1:
+        yield f"trained on {spec.train.trained_at_once} domains (protocol: one)"
     if protocol.validation_augmented:
         yield "validation images are not augmented (protocol: augmented like the training images)"
     if len(spec.seeds) < protocol.seeds:

@@ -45,6 +45,8 @@ class RowSeed(Frozen):
     """Registered method, or what the model is if it was not trained here."""
     seed: NonNegativeInt
     """Training seed."""
+    fold: str = ""
+    """The domain that is held out or trained on alone, in a suite with folds."""
     train_key: Digest | None
     """Key of the cell that trains the model; absent if the model was given as a file."""
     start_train_key: Digest | None = None
@@ -130,12 +132,12 @@ class StoredPlan(Frozen):
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Self:
-        seen: set[tuple[str, int]] = set()
+        seen: set[tuple[str, int, str]] = set()
         methods: dict[str, str] = {}
         for row in self.rows:
-            if (row.label, row.seed) in seen:
+            if (row.label, row.seed, row.fold) in seen:
                 raise ValueError(f"row {row.label!r} has seed {row.seed} twice")
-            seen.add((row.label, row.seed))
+            seen.add((row.label, row.seed, row.fold))
             if methods.setdefault(row.label, row.method) != row.method:
                 raise ValueError(f"row {row.label!r} has two methods: {methods[row.label]!r} and {row.method!r}")
             for role in row.cells:

@@ -26,6 +26,7 @@ MAX_NODES = 20_000
 MAX_DEPTH = 40
 """Deepest nesting."""
 
+
 @dataclass(frozen=True)
 class FileKind:
     """What the files of one kind are called in messages.

@@ -63,8 +63,24 @@ class TrainSpec(Frozen):
     """Dataset (`robusteval ls datasets`)."""
     domains: tuple[str, ...] = Field(min_length=1)
     """Domains whose training split is used; one domain is the single-source protocol."""
+    folds: Literal["leave-one-out", "single-source"] | None = None
+    """Train every row once for each of `domains`, without it or on it alone; the rest of `domains` is the shifted half,
+    and a column is the mean over all of them."""
     architecture: ComponentSpec
     """Network (`robusteval ls architectures`)."""
+
+    @property
+    def trained_at_once(self) -> int:
+        """Number of domains that one training sees."""
+        if self.folds is None:
+            return len(self.domains)
+        return 1 if self.folds == "single-source" else len(self.domains) - 1
+
+    @model_validator(mode="after")
+    def _folds_have_a_rest(self) -> Self:
+        if self.folds is not None and len(self.domains) < 2:
+            raise ValueError(f"folds {self.folds!r} need at least two domains; list them under 'domains'")
+        return self
 
 
 PRETRAINED_SCHEMES = ("timm:", "hf:", "wheel:")

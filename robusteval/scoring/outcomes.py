@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from robusteval.schema.digest import json_digest
 from robusteval.schema.errors import CorruptRecordError
 from robusteval.schema.plans import RowSeed
 from robusteval.schema.records import Evaluation, ResultRecord
@@ -40,7 +41,7 @@ class Outcomes:
         groups: N group names.
         grouped: whether the groups are more than one example each.
         ids_digest: digest of the N example ids.
-        pooled: whether the examples of all domains count alike, instead of the domains.
+        alike: N names of what counts alike, or None if that is the domains.
     """
 
     seeds: tuple[int, ...]
@@ -49,7 +50,7 @@ class Outcomes:
     groups: tuple[str, ...]
     grouped: bool
     ids_digest: str
-    pooled: bool = False
+    alike: tuple[str, ...] | None = None
 
     def of_seeds(self, seeds: Sequence[int]) -> Outcomes | None:
         """The same for some of the seeds; None if that leaves none."""
@@ -75,7 +76,7 @@ class Outcomes:
     @property
     def strata(self) -> tuple[str, ...]:
         """N names of what counts alike: the domains, or one for all examples where they are pooled."""
-        return ("",) * len(self.domains) if self.pooled else self.domains
+        return self.domains if self.alike is None else self.alike
 
     def per_seed(self) -> dict[int, float]:
         """Accuracy of every seed: the mean over domains, or over all examples where they are pooled."""
@@ -110,9 +111,9 @@ def with_seeds(over_examples: ClusteredEstimate, seeds: dict[int, float], interv
 
 
 def read_outcomes(
-    rows: Sequence[RowSeed], role: str, outcome: str, records: Records, groups: Groups
+    rows: Sequence[RowSeed], role: str, outcome: str, records: Records, groups: Groups, *, pooled: bool = False
 ) -> Outcomes | None:
-    """Outcomes of one role for the seeds of one row that have a result.
+    """Outcomes of one role for the seeds of one row that have a result, in all folds that have any.
 
     Args:
         rows: the seeds of one row.
@@ -120,14 +121,48 @@ def read_outcomes(
         outcome: `clean`, `robust`, or the name of an attack.
         records: all records.
         groups: see `Groups`.
+        pooled: the examples of all domains of a fold count alike, instead of the domains.
 
     Returns:
-        None if no seed has a result.
+        None if no seed has a result, or no seed has one in every fold.
 
     Raises:
         CorruptRecordError: a record lacks the outcome, has the wrong number of examples, or the seeds of the row
             were measured on different examples.
     """
+    parts: dict[str, Outcomes] = {}
+    for fold in dict.fromkeys(row.fold for row in rows):
+        part = _read_fold([row for row in rows if row.fold == fold], role, outcome, records, groups)
+        if part is not None:
+            parts[fold] = replace(part, alike=(fold,) * len(part.domains)) if pooled else part
+    return _joined(parts)
+
+
+def _joined(parts: Mapping[str, Outcomes]) -> Outcomes | None:
+    """The folds of one row side by side; a domain keeps its name where it is the one that the fold is named after."""
+    if len(parts) < 2:
+        return next(iter(parts.values()), None)
+    common = [part.seeds for part in parts.values()]
+    seeds = [seed for seed in common[0] if all(seed in other for other in common)]
+    kept = {fold: found for fold, part in parts.items() if (found := part.of_seeds(seeds)) is not None}
+    if not kept:
+        return None
+    domains = [name if name == fold else f"{name} [{fold}]" for fold, part in kept.items() for name in part.domains]
+    groups = tuple(name for part in kept.values() for name in part.groups)
+    return Outcomes(
+        seeds=tuple(seeds),
+        right=np.concatenate([part.right for part in kept.values()], axis=1),
+        domains=tuple(domains),
+        groups=groups,
+        grouped=len(set(groups)) < len(groups),
+        ids_digest=json_digest([part.ids_digest for part in kept.values()]),
+        alike=None
+        if any(part.alike is None for part in kept.values())
+        else tuple(name for part in kept.values() for name in part.alike or ()),
+    )
+
+
+def _read_fold(rows: Sequence[RowSeed], role: str, outcome: str, records: Records, groups: Groups) -> Outcomes | None:
     found: list[tuple[int, ResultRecord]] = []
     for row in rows:
         record = records.get(row.cells.get(role, ""))

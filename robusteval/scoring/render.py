@@ -294,7 +294,8 @@ def _missing_words(row: MethodScore, *, whole_seeds: bool = False) -> list[str]:
         if cell.seed in unstarted:
             continue
         reason = f" ({cell.reason.splitlines()[0]})" if cell.reason else ""
-        words.append(f"{cell.role} of seed {cell.seed} {cell.state}{reason}")
+        fold = f" [{cell.fold}]" if cell.fold else ""
+        words.append(f"{cell.role} of seed {cell.seed}{fold} {cell.state}{reason}")
     return words
 
 

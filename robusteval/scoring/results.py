@@ -142,6 +142,8 @@ class Missing(Frozen):
 
     seed: NonNegativeInt
     """Training seed."""
+    fold: str = ""
+    """Domain that is apart, in a suite with folds."""
     role: str
     """Role of the cell in the row, or `train`."""
     cell: Digest

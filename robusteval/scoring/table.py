@@ -9,7 +9,6 @@ missing or failed cell is shown with what there is, is not ranked, and nothing i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache, partial
 
 from robusteval.schema.errors import UsageError, unknown_name
@@ -133,9 +132,10 @@ class _Reader:
         """Outcomes of one role of one row, unpacked once."""
         key = (label, role, outcome)
         if key not in self._read:
-            found = read_outcomes(self.plan.row(label), key[1], key[2], self.records, self.groups)
-            pooled = self.plan.protocol is not None and self.plan.protocol.average == "micro"
-            self._read[key] = found if found is None else replace(found, pooled=pooled and "_ood" in role)
+            micro = self.plan.protocol is not None and self.plan.protocol.average == "micro"
+            self._read[key] = read_outcomes(
+                self.plan.row(label), role, outcome, self.records, self.groups, pooled=micro and "_ood" in role
+            )
         return self._read[key]
 
     def row(self, label: str) -> MethodScore:
@@ -224,11 +224,12 @@ def missing_cells(rows: Sequence[RowSeed], records: Records) -> list[Missing]:
         for role, key in {**training, **row.cells}.items():
             record = records.get(key)
             if record is None:
-                missing.append(Missing(seed=row.seed, role=role, cell=key, state="not run"))
+                missing.append(Missing(seed=row.seed, fold=row.fold, role=role, cell=key, state="not run"))
             elif record.status != "ok":
                 failure = record.failure
                 reason = "" if failure is None else f"{failure.type}: {failure.message}"
-                missing.append(Missing(seed=row.seed, role=role, cell=key, state=record.status, reason=reason))
+                where = {"seed": row.seed, "fold": row.fold, "role": role, "cell": key}
+                missing.append(Missing(**where, state=record.status, reason=reason))
     return missing
 
 

@@ -47,7 +47,7 @@ class Panel:
         strata: n names of domains, whose means weigh the same; one stratum if empty.
     """
 
-    right: NDArray[np.float64]
+    right: NDArray[np.floating]
     groups: Sequence[str]
     strata: Sequence[str] = ()
 
@@ -124,7 +124,7 @@ def _means(panel: Panel, draws: NDArray[np.float32], places: dict[str, int]) -> 
     """Macro mean of every model (m) under every draw (b): (b, m)."""
     where = np.array([places[name] for name in panel.groups])
     strata = np.asarray(list(panel.strata) or [""] * len(where), dtype=object).astype(str)
-    right = panel.right.astype(np.float32)
+    right = panel.right.astype(np.float32, copy=False)
     total = np.zeros((len(draws), len(right)))
     kinds = np.unique(strata)
     for kind in kinds:
@@ -133,7 +133,8 @@ def _means(panel: Panel, draws: NDArray[np.float32], places: dict[str, int]) -> 
         # A draw that leaves a domain empty says nothing about it; its plain mean stands in.
         empty = weights.sum(axis=1) == 0
         weights[empty] = 1.0
-        total += (weights @ right[:, own].T) / weights.sum(axis=1, keepdims=True)
+        part = right if len(kinds) == 1 else right[:, own]
+        total += (weights @ part.T) / weights.sum(axis=1, keepdims=True)
     return np.asarray(total / len(kinds), dtype=np.float64)
 
 

@@ -153,7 +153,7 @@ def rank_with_ties(values: Sequence[float], adjusted: ArrayLike, alpha: float = 
 
 def _mcnemar(table: NDArray[np.integer]) -> NDArray[np.float64]:
     m = len(table)
-    right = table.astype(np.float32)  # counts up to 2^24 stay exact in a product of float32
+    right = table.astype(np.float32, copy=False)  # counts up to 2^24 stay exact in a product of float32
     counts = right.sum(axis=1)
     parts = []
     for start in range(0, m, _ROWS):

@@ -403,3 +403,38 @@ def test_a_large_picture_is_read_without_a_warning(tree: Path, cache: Path, monk
     pictures = folder(tree, cache)
     assert pictures.image_shape == (3, 8, 8)
     assert len(pictures.load("photo", "train")) > 0
+
+
+def test_a_class_in_one_domain_only_is_refused_and_can_be_kept(tree: Path, cache: Path) -> None:
+    write_image(tree / "photo" / "bird" / "1.png", 0)
+    write_image(tree / "sketch" / "dgo" / "1.png", 0)
+    with pytest.raises(
+        DataError, match=r"one domain only: photo/bird, sketch/dgo; rename or remove .*lone_classes: keep"
+    ):
+        folder(tree, cache).load("photo", "train")
+    assert not cache.exists()
+    assert folder(tree, cache, lone_classes="keep").classes == ("bird", "cat", "dgo", "dog")
+
+
+def test_a_domain_without_images_is_named(tree: Path, cache: Path) -> None:
+    (tree / "clipart" / "cat").mkdir(parents=True)
+    (tree / "painting").mkdir()
+    with pytest.raises(DataError, match=r"folder clipart holds no image; fill or remove it; folder painting holds no"):
+        folder(tree, cache).load("photo", "train")
+    assert not cache.exists()
+
+
+def test_a_stretched_picture_keeps_all_of_itself(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "pictures" / "train" / "a" / "wide.png"
+    write_image(path, 0, (24, 8))
+    stretched, cut = (folder(tmp_path / "pictures", cache, size=4, fit=fit) for fit in ("stretch", "crop"))
+    expected = np.asarray(Image.open(path).resize((4, 4), Image.Resampling.BILINEAR))
+    assert np.array_equal(stretched.load("pictures", "train").images[0].transpose(1, 2, 0), expected)
+    assert stretched.revision != cut.revision
+
+
+def test_the_centre_of_a_picture_can_be_cut_out(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "pictures" / "train" / "a" / "square.png"
+    write_image(path, 0, (16, 16))
+    image = folder(tmp_path / "pictures", cache, size=8, centre=0.5).load("pictures", "train").images[0]
+    assert np.array_equal(image.transpose(1, 2, 0), np.asarray(Image.open(path))[4:12, 4:12])

@@ -130,7 +130,12 @@ def test_a_right_suite_loads(tmp_path: Path) -> None:
         ("epsilon: 8/255", "epsilon: [8, 255]", 27, "must be a number"),
         ("      epsilon: 8/255\n", "", 26, "norm linf needs 'epsilon', such as 8/255"),
         ("      epsilon: 8/255\n", "      rotation: 30\n", 26, "norm linf has no 'rotation'; its limits are 'epsilon'"),
-        ("norm: linf", "norm: spatial", 26, "norm spatial has no 'epsilon'; its limits are 'rotation' and 'translation'"),
+        (
+            "norm: linf",
+            "norm: spatial",
+            26,
+            "norm spatial has no 'epsilon'; its limits are 'rotation' and 'translation'",
+        ),
         ("norm: linf", "norm: l3", 26, "must be 'linf', 'l2', 'l1', 'spatial' or 'recolour'"),
         ("robust_examples: 20", "robust_examples: 60", 22, "more than examples, 50"),
         ("examples: 50", "examples: 5000", 21, "write at most 450"),

@@ -80,7 +80,15 @@ def test_the_table_shows_premium_protocol_and_deviations(world) -> None:
 
 def outcomes(right: list[int], domains: list[str], *, pooled: bool) -> Outcomes:
     ids = tuple(map(str, range(len(right))))
-    return Outcomes((0,), np.array([right], dtype=bool), tuple(domains), ids, False, "0" * 64, pooled)
+    return Outcomes(
+        (0,),
+        np.array([right], dtype=bool),
+        tuple(domains),
+        ids,
+        False,
+        "0" * 64,
+        ("",) * len(right) if pooled else None,
+    )
 
 
 def test_pooled_targets_count_images_alike_and_others_domains() -> None:

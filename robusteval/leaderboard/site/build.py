@@ -23,7 +23,6 @@ from robusteval.leaderboard.site.view import figures, fit_trends, group_view, pa
 from robusteval.leaderboard.tables import board_csv, board_document
 from robusteval.leaderboard.text import visible
 from robusteval.schema.errors import DataError
-from robusteval.store.atomic import write_atomically
 
 Page = tuple[str, bytes]
 """Path below the site's folder, and content."""
@@ -77,7 +76,7 @@ def build_site(folders: Sequence[Path], out: Path, *, check: bool = False) -> Bu
         if not path.is_file() or path.read_bytes() != blob:
             differing.append(name)
             if not check:
-                write_atomically(path, blob)
+                _write(path, blob)
     return BuildReport(count, tuple(differing) if check else (), tuple(problems))
 
 
@@ -97,6 +96,14 @@ def site_pages(folders: Sequence[Path], complain: Callable[[str], None]) -> Iter
         yield from _board_pages(pages, board, contents, groups)
     yield "index.html", _render(pages, "index.html", boards=summaries, root="")
     yield from _assets()
+
+
+def _write(path: Path, blob: bytes) -> None:
+    """Replace a file in one step; a site can be made again, so nothing waits until it is safe on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:40]}.tmp")
+    temporary.write_bytes(blob)
+    temporary.replace(path)
 
 
 def _summary(board: Board, groups: Sequence[Group]) -> BoardSummary:
