@@ -1,4 +1,4 @@
-"""Commands about leaderboards: board ls, show, check, import, build, and submit --check."""
+"""Commands about leaderboards: board ls, show, check, init, import, build."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robusteval.cli.options import JsonOption, examples
+from robusteval.cli.options import DEFAULT_STORE, JsonOption, StoreOption, examples, open_store
+from robusteval.cli.submit import file_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from robusteval.leaderboard.boards import Board
-    from robusteval.leaderboard.findings import Finding
     from robusteval.leaderboard.ranking import Group
 
 BROKEN = 2
@@ -50,12 +50,6 @@ FolderOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.add_typer(boards)
-    app.command(
-        epilog=examples(
-            "robusteval submit --check entry.json --board digits",
-            "robusteval submit --check entry.json --board ./leaderboards/digits --json",
-        )
-    )(submit)
 
 
 @boards.command(name="ls", epilog=examples("robusteval board ls", "robusteval board ls --boards ./leaderboards --json"))
@@ -163,6 +157,48 @@ def check(
 
 
 @boards.command(
+    name="init",
+    epilog=examples(
+        "robusteval board init digits --out leaderboards",
+        "robusteval board init digits --out leaderboards --name digits-ood --order r_ood,a_ood",
+    ),
+)
+def found(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Suite with stored results.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of boards to write to.", show_default=False)],
+    store: StoreOption = DEFAULT_STORE,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the board; the suite's by default.")] = "",
+    title: Annotated[str, typer.Option(metavar="TEXT", help="What it ranks; the suite's summary by default.")] = "",
+    order: Annotated[str, typer.Option(metavar="COLUMNS", help="Columns that decide the order, as r_id,a_id.")] = "",
+) -> None:
+    """Found a board on a suite that has been run: its examples, threats and attacks become the rules."""
+    from robusteval.cli.lookup import find_plan
+    from robusteval.leaderboard.boards import board_yaml
+    from robusteval.leaderboard.founding import found_board
+    from robusteval.leaderboard.shelf import Shelf
+    from robusteval.schema.errors import UsageError
+    from robusteval.store.atomic import create_atomically
+
+    place = open_store(store)
+    plan = find_plan(place, suite)
+    if plan is None:
+        raise UsageError(f"{suite!r} is a key; give a suite")
+    keys = {key for row in plan.rows for key in row.cells.values()}
+    records = {key: record for key in keys if (record := place.latest(key)) is not None}
+    wanted = [part.strip() for part in order.split(",")] if order else []
+    board = found_board(plan, records, file_name(name or plan.suite, "--name"), title, wanted)
+    shelf = Shelf(out / board.name)
+    for digest in sorted(set(board.ids.values())):
+        ids, groups = place.ids(digest)
+        shelf.add_ids(ids, ids if groups is None else groups)
+    if not create_atomically(
+        shelf.folder / "board.yaml", board_yaml(board, f"Founded on {plan.suite}@{plan.version}.").encode()
+    ):
+        raise UsageError(f"{shelf.folder / 'board.yaml'}: is there already, and boards are not overwritten")
+    print(f"{shelf.folder}: {', '.join(board.keys)}; submit rows with `robusteval submit ROW --board {shelf.folder}`")
+
+
+@boards.command(
     name="import",
     epilog=examples(
         "robusteval board import robustbench robustbench/model_info --out leaderboards",
@@ -248,43 +284,6 @@ def build(
     _end(report.problems)
     if report.differing:
         raise typer.Exit(1)
-
-
-def submit(
-    check_path: Annotated[
-        Path, typer.Option("--check", metavar="FILE", help="Entry to verify, offline.", show_default=False)
-    ],
-    board: Annotated[
-        str, typer.Option(metavar="BOARD", help="Board it is for, by name or folder.", show_default=False)
-    ],
-    as_json: JsonOption = False,
-) -> None:
-    """Verify an entry of a leaderboard: everything that can be recomputed is recomputed; exit 6 if it is refused."""
-    from robusteval.leaderboard.boards import find_board, load_board
-    from robusteval.leaderboard.check import check_file
-    from robusteval.leaderboard.findings import REJECTED
-    from robusteval.leaderboard.shelf import Shelf
-    from robusteval.schema.errors import UsageError
-
-    place = find_board(board)
-    loaded = load_board(place)
-    if not check_path.is_file():
-        raise UsageError(f"--check {check_path}: no such file")
-    entry, findings = check_file(check_path, loaded, Shelf(place))
-    name = check_path.name if entry is None else entry.id
-    if as_json:
-        listed = [{"code": finding.code, "text": finding.text} for finding in findings]
-        print(json.dumps({"entry": name, "board": loaded.name, "accepted": not findings, "findings": listed}, indent=2))
-    elif not findings:
-        print(f"{name}: accepted; fits board {loaded.name}, and every number is what its outcomes say")
-    _complain(name, findings)
-    if findings:
-        raise typer.Exit(REJECTED)
-
-
-def _complain(name: str, findings: Sequence[Finding]) -> None:
-    for finding in findings:
-        print(f"{name}: {finding}", file=sys.stderr)
 
 
 def _end(problems: Sequence[str]) -> None:

@@ -19,7 +19,19 @@ from typing import Annotated, Any, Self
 
 import typer
 
-from robusteval.cli import baselines, boards, catalogue, compare, data, doctor, results, suites, weights
+from robusteval.cli import (
+    baselines,
+    boards,
+    catalogue,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    results,
+    submit,
+    suites,
+    weights,
+)
 from robusteval.cli import examples as example_rows
 from robusteval.cli.options import examples
 from robusteval.schema.errors import RobustevalError, SpecError
@@ -60,7 +72,20 @@ def root(
         print(context.get_help())
 
 
-for _commands in (suites, catalogue, results, compare, baselines, example_rows, weights, data, doctor, boards):
+for _commands in (
+    suites,
+    catalogue,
+    results,
+    evaluate,
+    compare,
+    baselines,
+    example_rows,
+    weights,
+    data,
+    doctor,
+    boards,
+    submit,
+):
     _commands.register(app)
 
 

@@ -15,7 +15,7 @@ from robusteval.data.folder_index import ImageFile, complaint, stamped
 from robusteval.data.imageset import Split, canonical_rank
 from robusteval.data.indexed import DecodingParams, IndexedImages
 from robusteval.data.places import at_home
-from robusteval.data.splits import DomainSplitParams, assign_splits, domain_order
+from robusteval.data.splits import DomainSplitParams, assign_splits, domain_order, refuse_split_options
 from robusteval.schema.digest import json_digest
 from robusteval.schema.errors import DataError, unknown_name
 from robusteval.schema.types import Frozen
@@ -81,6 +81,7 @@ class CsvIndex(IndexedImages[CsvParams]):
     def _positions(self) -> dict[tuple[str, Split], list[int]]:
         if not self._named:
             return assign_splits(self._files, self.domains, self.params)
+        refuse_split_options(self.params, f"{self._list}: the column 'split'")
         positions: dict[tuple[str, Split], list[int]] = {}
         for index, file in enumerate(self._files):
             positions.setdefault((file.top, self._named[file.path]), []).append(index)

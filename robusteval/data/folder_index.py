@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from robusteval.data.imageset import canonical_rank
@@ -95,16 +95,14 @@ def list_images(root: Path, *, only: Sequence[str] = (), depth: Literal[1, 2] = 
     misplaced: list[str] = []
     files: list[ImageFile] = []
     folders: set[tuple[str, ...]] = set()
-    for path in _walk(root, only, problems):
-        parts = path.relative_to(root).parts
-        if path.is_dir():
-            folders.add(parts[:depth])
+    for name, found in _walk(root, only, problems):
+        parts = name.split("/")
+        if found is None:
+            folders.add(tuple(parts[:depth]))
         elif len(parts) <= depth:
-            misplaced.append(PurePosixPath(*parts).as_posix())
+            misplaced.append(name)
         else:
-            found = path.stat()
-            name = PurePosixPath(*parts).as_posix()
-            top, label = ("", *parts)[depth - 1 : depth + 1] if depth == 1 else parts[:2]
+            top, label = (parts[0], parts[1]) if depth == 2 else ("", parts[0])
             files.append(ImageFile(name, found.st_size, found.st_mtime_ns, top, label))
     strays = {name.partition("/")[0] for name in misplaced}
     problems.extend(text for top, text in _empty_folders(folders, files, depth) if top not in strays)
@@ -129,34 +127,48 @@ def _empty_folders(folders: set[tuple[str, ...]], files: Sequence[ImageFile], de
             yield parts[0], f"class folder {'/'.join(parts)} holds no image; fill or remove it"
 
 
-def _walk(root: Path, only: Sequence[str], problems: list[str]) -> Iterator[Path]:
-    """Visible folders and image files under `root`, depth first; what is refused goes to `problems`."""
-
-    def unreadable(error: OSError) -> None:
-        problems.append(f"{error.filename} cannot be read ({error.strerror})")
-
-    for folder, subfolders, names in os.walk(root, onerror=unreadable):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        looked_at = names
-        if only and Path(folder) == root:
-            subfolders[:] = [name for name in subfolders if name in only]
-            looked_at = []
-        images = sorted(name for name in looked_at if name[:1] != "." and Path(name).suffix.lower() in EXTENSIONS)
-        for name in (*subfolders, *images):
-            path = Path(folder, name)
-            reason = _refusal(path, root)
+def _walk(root: Path, only: Sequence[str], problems: list[str]) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Visible folders (with None) and image files under `root`, by relative path; refusals go to `problems`."""
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(root / folder) as found:
+                entries = sorted((entry for entry in found if entry.name[:1] != "."), key=lambda entry: entry.name)
+        except OSError as error:
+            problems.append(f"{error.filename} cannot be read ({error.strerror})")
+            continue
+        for entry in entries:
+            is_folder = _is_folder(entry)
+            if only and not folder and (entry.name not in only or not is_folder):
+                continue
+            if not is_folder and not entry.name.lower().endswith(tuple(EXTENSIONS)):
+                continue
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            reason = _refusal(entry, root)
             if reason:
-                problems.append(f"{os.fsencode(path.relative_to(root)).decode('utf-8', 'replace')} {reason}")
+                problems.append(f"{os.fsencode(name).decode('utf-8', 'replace')} {reason}")
+            elif is_folder:
+                yield name, None
+                waiting.append(name)
             else:
-                yield path
+                yield name, entry.stat()
 
 
-def _refusal(path: Path, root: Path) -> str | None:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        str(path).encode()
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _refusal(entry: os.DirEntry[str], root: Path) -> str | None:
+    try:
+        entry.name.encode()
     except UnicodeEncodeError:
         return "has a name that is not UTF-8"
-    if path.is_symlink():
+    if entry.is_symlink():
+        path = Path(entry.path)
         if not path.exists():
             return "is a link to nothing"
         if not path.resolve().is_relative_to(root):
@@ -164,7 +176,7 @@ def _refusal(path: Path, root: Path) -> str | None:
         if path.is_dir():
             return "is a link to a folder"
     # Opening a pipe would wait for a writer for ever.
-    return None if path.is_file() or path.is_dir() else "is not a regular file"
+    return None if entry.is_file() or entry.is_dir() else "is not a regular file"
 
 
 def content_digests(root: Path, files: Sequence[FileStamp], manifest: Path) -> dict[str, str]:

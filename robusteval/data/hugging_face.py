@@ -16,7 +16,7 @@ from robusteval.data.folder_index import ImageFile
 from robusteval.data.imageset import Split, canonical_rank
 from robusteval.data.indexed import DecodingParams, IndexedImages
 from robusteval.data.pixel_cache import PixelCache, Source
-from robusteval.data.splits import DomainSplitParams, assign_splits, domain_order, hashed_split
+from robusteval.data.splits import DomainSplitParams, assign_splits, domain_order, hashed_split, refuse_split_options
 from robusteval.schema.digest import json_digest, sha256_hex
 from robusteval.schema.errors import DataError, unknown_name
 from robusteval.schema.types import Frozen
@@ -125,6 +125,7 @@ class HuggingFace(IndexedImages[HuggingFaceParams]):
     def _positions(self) -> Mapping[tuple[str, Split], Sequence[int]]:
         if len(self._tables) == 1:
             return assign_splits(self._files, self.domains, self.params)
+        refuse_split_options(self.params, f"dataset {self.params.repo!r}")
         strange = [name for name in self._tables if name not in _NAMES]
         if strange:
             raise DataError(f"dataset {self.params.repo!r}: {unknown_name('split', strange[0], _NAMES)}")

@@ -13,7 +13,14 @@ from robusteval.data.folder_index import ImageFile, list_images
 from robusteval.data.imageset import Split
 from robusteval.data.indexed import DecodingParams, IndexedImages
 from robusteval.data.places import at_home
-from robusteval.data.splits import DomainSplitParams, assign_splits, domain_order, hashed_split, lone_classes
+from robusteval.data.splits import (
+    DomainSplitParams,
+    assign_splits,
+    domain_order,
+    hashed_split,
+    lone_classes,
+    refuse_split_options,
+)
 from robusteval.schema.errors import DataError
 from robusteval.schema.types import Frozen
 
@@ -97,6 +104,7 @@ class ImageFolder(IndexedImages[ImageFolderParams]):
     def _positions(self) -> dict[tuple[str, Split], list[int]]:
         if not self._by_split:
             return assign_splits(self._files, self.domains, self.params)
+        refuse_split_options(self.params, f"{self.root}: a tree split/class/file")
         has_validation = any(SPLIT_FOLDERS[file.top] == "validation" for file in self._files)
         share = 0.0 if has_validation else self.params.validation
         positions: dict[tuple[str, Split], list[int]] = {}

@@ -75,14 +75,18 @@ def make_slice(
     )
 
 
-def load_slice(data: DataSlice) -> ImageSet:
+def load_slice(data: DataSlice, dataset: Dataset[Any] | None = None) -> ImageSet:
     """Open the dataset again and load exactly the examples of a slice.
+
+    Args:
+        data: the slice.
+        dataset: its dataset, where that is open already; listing a large folder takes seconds.
 
     Raises:
         DataError: the dataset is gone, or its content is not what the slice was made from.
         CorruptRecordError: a cache file is damaged.
     """
-    dataset = open_dataset(data.dataset)
+    dataset = dataset or open_dataset(data.dataset)
     if dataset.revision != data.revision:
         raise DataError(
             f"dataset {data.dataset.name!r} changed since this cell was planned: its content is now "

@@ -54,6 +54,25 @@ class DomainSplitParams(Frozen):
         return self
 
 
+def refuse_split_options(params: DomainSplitParams, what: str) -> None:
+    """Refuse options that mean nothing where the data comes with its splits.
+
+    Args:
+        params: the options.
+        what: where the splits are said, as the message starts.
+
+    Raises:
+        DataError: one of them is set.
+    """
+    default = DomainSplitParams()
+    names = ("split", "trial", "sources", "score_share")
+    given = [name for name in names if getattr(params, name) != getattr(default, name)]
+    if given:
+        raise DataError(
+            f"{what} says which image is in which split, so {' and '.join(map(repr, given))} means nothing; remove it"
+        )
+
+
 def assign_splits(
     files: Sequence[ImageFile], domains: Sequence[str], params: DomainSplitParams
 ) -> dict[tuple[str, Split], list[int]]:

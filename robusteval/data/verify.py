@@ -82,12 +82,17 @@ def verify_files(root: Path, cache: Path, progress: Callable[[int, int], None], 
 
 
 def _visible(root: Path) -> list[str]:
-    """Files under `root`, relative to it, links to folders outside left alone."""
+    """Files under `root`, relative to it; links are followed at the top, where parts of a dataset are put together."""
     found: list[str] = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [name for name in subfolders if name[:1] != "."]
-        paths = [Path(folder, name) for name in names if name[:1] != "."]
-        found += [path.relative_to(root).as_posix() for path in paths if path.is_file()]
+    for top in root.iterdir():
+        if top.name[:1] == ".":
+            continue
+        if top.is_file():
+            found.append(top.name)
+        for folder, subfolders, names in os.walk(top):
+            subfolders[:] = [name for name in subfolders if name[:1] != "."]
+            paths = [Path(folder, name) for name in names if name[:1] != "."]
+            found += [path.relative_to(root).as_posix() for path in paths if path.is_file()]
     return found
 
 

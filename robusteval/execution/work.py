@@ -29,9 +29,9 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
     """Train the model of `cell` and put its checkpoint into the store."""
     progress(0.0, "loading data")
     dataset = open_dataset(cell.data.dataset)
-    examples = DeviceSet(load_slice(cell.data), device)
+    examples = DeviceSet(load_slice(cell.data, dataset), device)
     held_out = make_slice(cell.data.dataset, dataset, cell.data.domains, "validation", None)
-    validation = DeviceSet(load_slice(held_out), device)
+    validation = DeviceSet(load_slice(held_out, dataset), device)
     if cell.start is None:
         model = build_classifier(
             cell.architecture,

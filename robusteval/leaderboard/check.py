@@ -41,6 +41,11 @@ def check_file(path: Path, board: Board, shelf: Shelf) -> tuple[Entry | None, li
     return entry, found + list(against_others(entry, others))
 
 
+def check_new(entry: Entry, board: Board, shelf: Shelf) -> list[Finding]:
+    """Every reason not to put an entry on a board."""
+    return check_entry(entry, board, shelf.groups) + list(against_others(entry, shelf.read().entries))
+
+
 def check_entry(entry: Entry, board: Board, groups: Groups = each_alone) -> list[Finding]:
     """Every reason to refuse an entry, looking at it alone.
 

@@ -65,7 +65,6 @@ class LinearProbeFineTune(Method[Params]):
 
     Params = Params
     start = "required"
-    counts_epochs = True
     precisions = frozenset({"float32", "bfloat16"})
     replaces_head = True
     shares = (0.3, 0.0)
@@ -106,8 +105,8 @@ class LinearProbeFineTune(Method[Params]):
         model.train(self.params.batch_norm == "train")
 
     def learning_rate(self, fraction: float) -> float | None:
-        """The cosine is stepped once an epoch, down to 0 after the last one."""
-        if self.params.schedule != "cosine":
+        """The cosine is stepped once an epoch, down to 0 after the last one; without epochs it is the trainer's."""
+        if self.params.schedule != "cosine" or self.params.iterations is not None:
             return None
         epoch = math.ceil(fraction * self.params.epochs - 1e-9) - 1
         return self.params.lr * (1.0 + math.cos(math.pi * epoch / self.params.epochs)) / 2.0

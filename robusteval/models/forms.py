@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robusteval.models.classifier import MIN_BATCH, Classifier
 from robusteval.models.folding import batch_norms, fold_batch_norms
-from robusteval.models.fusion import fuse_convolutions
+from robusteval.models.fusion import finish_in_float32, fuse_convolutions
 from robusteval.models.low_precision import low_dtype, lower, measure
 
 Precision = Literal["exact", "fast"]
@@ -286,6 +286,7 @@ def _fast_form(measured: _Measured, images: Tensor) -> tuple[Classifier, SearchP
         form = _lowered(plain, dtype)
         if plan.fused:
             form = _fused(form, images)
+            finish_in_float32(_cast(form).network, _cast(plain).network)
         error, relative, signs = measure(exact, form, images)
     except torch.cuda.OutOfMemoryError:
         raise

@@ -11,6 +11,7 @@ caller compares the logits.
 
 from __future__ import annotations
 
+import copy
 import operator
 from typing import Any, cast
 
@@ -53,6 +54,31 @@ def fuse_convolutions(network: nn.Module, images: Tensor) -> nn.Module:
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
+
+
+def finish_in_float32(fused: nn.Module, original: nn.Module) -> None:
+    """Let a fused network in low precision compute what follows its last convolution in float32, in place.
+
+    Pooling averages the rounding of the convolutions away; rounding its result and the logits would bring it back.
+    Where what follows is more than calls of modules and functions, nothing is changed.
+
+    Args:
+        fused: from `fuse_convolutions`.
+        original: the network in float32, with the same modules.
+    """
+    assert isinstance(fused, fx.GraphModule)
+    nodes = list(fused.graph.nodes)
+    last = max(place for place, node in enumerate(nodes) if _is_fused(fused, node))
+    behind = nodes[last + 1 :]
+    if any(node.op == "get_attr" for node in behind):
+        return
+    for node in behind:
+        if node.op == "call_module":
+            fused.set_submodule(str(node.target), copy.deepcopy(original.get_submodule(str(node.target))))
+    with fused.graph.inserting_after(nodes[last]):
+        widened = fused.graph.call_method("float", (nodes[last],))
+    nodes[last].replace_all_uses_with(widened, delete_user_cb=lambda user: user is not widened)
+    fused.recompile()
 
 
 class FusedConvolution(nn.Module):
@@ -170,25 +196,9 @@ class _WithInputGradient(torch.autograd.Function):
         inputs, output = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         if ctx.module.rectifies:
-            gradient = _masked(gradient, output)
+            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
         reaches = ctx.module.input_gradient(gradient, inputs) if ctx.needs_input_grad[0] else None
         return reaches, gradient if ctx.adds else None, None
-
-
-def _masked(gradient: Tensor, output: Tensor) -> Tensor:
-    """The gradient where the ReLU's output is positive, else zero.
-
-    It takes the place of the output, which nothing reads once all that was computed from it has had its gradient:
-    fresh memory would cost more than the product. A graph that is kept for another gradient keeps its outputs.
-    """
-    if _graph_is_kept():
-        return cast(Tensor, torch.ops.aten.threshold_backward(gradient, output, 0))
-    return cast(Tensor, torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=output))
-
-
-def _graph_is_kept() -> bool:
-    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    return asked is None or bool(asked())
 
 
 class _Slice(torch.autograd.Function):
@@ -215,6 +225,10 @@ def _sliced(maps: Tensor, index: tuple[slice, ...]) -> Tensor:
 def _pointwise(*arguments: Any) -> Tensor:
     found: Tensor = torch.ops.mkldnn._convolution_pointwise(*arguments)
     return found
+
+
+def _is_fused(fused: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op == "call_module" and isinstance(_module(fused, node), FusedConvolution)
 
 
 def _drop_transparent(traced: fx.GraphModule) -> None:

@@ -29,11 +29,15 @@ def apply_protocol(spec: SuiteSpec, protocol: Protocol, domains: int) -> tuple[S
         domains: number of domains of the dataset.
     """
     train = spec.train.model_copy(update={"data": with_protocol_data(spec.train, protocol)})
-    methods, deviations = [], list(_suite_deviations(spec, protocol))
+    methods, by_text = [], dict[str, list[str]]()
     for row in spec.methods:
         defaults = _method_defaults(row, spec, protocol)
         methods.append(row.model_copy(update={"params": {**defaults, **row.params}}))
-        deviations += _row_deviations(row, defaults, protocol)
+        for text in _row_deviations(row, defaults, protocol):
+            by_text.setdefault(text, []).append(row.row)
+    deviations = list(_suite_deviations(spec, protocol))
+    for text, rows in by_text.items():
+        deviations.append(f"{'every row' if len(rows) == len(spec.methods) > 1 else ', '.join(rows)}: {text}")
     use = ProtocolUse(
         name=protocol.name,
         digest=protocol.digest,
@@ -111,10 +115,10 @@ def _suite_deviations(spec: SuiteSpec, protocol: Protocol) -> Iterator[str]:
 def _row_deviations(row: MethodSpec, defaults: Mapping[str, JsonValue], protocol: Protocol) -> Iterator[str]:
     missing = [name for name in _ITERATIONS if name in protocol.method and name not in defaults]
     if missing:
-        yield f"{row.row}: counted in epochs (protocol: {protocol.method['iterations']} iterations)"
+        yield f"counted in epochs (protocol: {protocol.method['iterations']} iterations)"
     for name, value in row.params.items():
         if name in defaults and value != defaults[name]:
-            yield f"{row.row}: {name} {_shown(value)} (protocol: {_shown(defaults[name])})"
+            yield f"{name} {_shown(value)} (protocol: {_shown(defaults[name])})"
 
 
 def _shown(value: JsonValue) -> str:

@@ -70,8 +70,8 @@ def side_of_plan(name: str, plan: StoredPlan, records: Records, groups: Groups, 
         for role, key in entry.cells.items():
             record = records.get(key)
             if record is not None and record.status == "ok":
-                name = f"{entry.label} [{entry.fold}]" if entry.fold else entry.label
-                rows.setdefault(name, {}).setdefault(role, {})[entry.seed] = record
+                label = f"{entry.label} [{entry.fold}]" if entry.fold else entry.label
+                rows.setdefault(label, {}).setdefault(role, {})[entry.seed] = record
     if not rows:
         raise UsageError(
             f"{name}: nothing of {plan.suite}{f' row {row}' if row else ''} has a result yet; run it first"

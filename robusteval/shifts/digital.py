@@ -15,6 +15,8 @@ from robusteval.shifts.filters import Banded, summing
 
 _TINY = 2.0**-10
 """Grey levels that a float32 may lack where the exact result is whole."""
+_HALF = 0.5 + _TINY
+"""Rounds halves up. Other means of a few levels are clear of halves by far more than any order of summing matters."""
 
 
 class Brightness(Corruption):
@@ -86,8 +88,8 @@ class Pixelate(Corruption):
     def run(self, images: Tensor, draws: Draws) -> Tensor:
         """See `Shift.run`."""
         down, right = (self._box(side, images.device) for side in images.shape[2:])
-        rows = _rounded_mean(right.sums.columns(images.to(right.sums.dtype)), right.shares)
-        small = _rounded_mean(down.sums.rows(rows), down.shares[:, None]).to(torch.uint8)
+        rows = right.means.columns(images.to(right.means.dtype)).add_(_HALF).floor_()
+        small = down.means.rows(rows).add_(_HALF).to(torch.uint8)
         return small.index_select(3, right.back).index_select(2, down.back)
 
     def _box(self, side: int, device: torch.device) -> Box:
@@ -100,15 +102,13 @@ class Box:
     """Pillow's box filter from `side` to `small` pixels and back.
 
     Attributes:
-        sums: adds up the pixels whose centres an output pixel covers.
-        shares: (small,) float32, one over how many they are.
+        means: means of the pixels whose centres an output pixel covers.
         back: (side,) int64, the small pixel that each pixel is copied from.
     """
 
     def __init__(self, side: int, small: int, device: torch.device) -> None:
         covered = box_cover(side, small)
-        self.sums = Banded(covered.astype(np.float64), summing(device), device)
-        self.shares = torch.from_numpy((1.0 / covered.sum(axis=1)).astype(np.float32)).to(device)
+        self.means = Banded(covered / covered.sum(axis=1, keepdims=True), summing(device), device)
         self.back = torch.from_numpy(box_cover(small, side).argmax(axis=1)).to(device)
 
 
@@ -122,8 +122,3 @@ def box_cover(before: int, after: int) -> NDArray[np.bool_]:
     distance = (pixels - middle + 0.5) / reach
     covered: NDArray[np.bool_] = inside & (distance > -0.5) & (distance <= 0.5)
     return covered
-
-
-def _rounded_mean(sums: Tensor, shares: Tensor) -> Tensor:
-    """Means in whole grey levels, halves up; the means of up to five pixels are clear of halves by far more."""
-    return sums.mul_(shares).add_(0.5 + _TINY).floor_()

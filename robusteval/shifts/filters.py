@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 Border = Literal["replicate", "reflect", "symmetric"]
 """What lies beyond the edge of abcd: dddd, cba (edge not repeated), or dcba (edge repeated)."""
@@ -140,12 +141,15 @@ class Gaussian:
 class Correlation:
     """Correlation with one small kernel, edges reflected without repeating them.
 
+    Its one pass has room for weights of 24 bits in double precision. Means over a flat kernel are often whole, so what
+    lacks less to the next level than the weights may err by counts as that level.
+
     Args:
         kernel: (K, K) with K odd, its entries not negative and with a sum near 1.
     """
 
-    _ONE = 2**15
-    """Smaller than `ONE`, since the sum of a kernel may pass 1."""
+    _ONE = 2**24
+    _MISSING = 2.0**-8
 
     def __init__(self, kernel: NDArray[np.float64]) -> None:
         self.kernel = whole(kernel, self._ONE)
@@ -155,16 +159,15 @@ class Correlation:
         """Filter (B, C, H, W) uint8 and cut to whole grey levels: uint8."""
         dense = images.shape[2] * images.shape[3] <= DENSE_PIXELS
         total = self._by_matrix(images) if dense else self._by_transform(images)
-        return total.mul_(1.0 / self._ONE).clamp_(0.0, 255.0).to(torch.uint8)
+        return total.mul_(1.0 / self._ONE).add_(self._MISSING).clamp_(0.0, 255.0).to(torch.uint8)
 
     def _by_matrix(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        key, single = (height, width, images.device), summing(images.device)
+        key = (height, width, images.device)
         if key not in self._prepared:
             matrix = image_matrix(self.kernel, height, width)
-            self._prepared[key] = torch.from_numpy(matrix.T.copy()).to(images.device, single)
-        prepared = self._prepared[key].to(single)
-        return torch.matmul(images.flatten(2).to(single), prepared).reshape(images.shape)
+            self._prepared[key] = torch.from_numpy(matrix.T.copy()).to(images.device)
+        return torch.matmul(images.flatten(2).to(torch.float64), self._prepared[key]).reshape(images.shape)
 
     def _by_transform(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
@@ -175,15 +178,22 @@ class Correlation:
             spread = np.zeros(sides)
             spread[: len(self.kernel), : len(self.kernel)] = self.kernel[::-1, ::-1]
             self._prepared[key] = torch.fft.rfft2(torch.from_numpy(spread).to(images.device))
-        rows, columns = (
-            torch.from_numpy(beyond(np.arange(-radius, side + radius), side, "reflect")).to(images.device)
-            for side in (height, width)
-        )
-        padded = images.to(torch.float64)[:, :, rows][:, :, :, columns]
+        padded = _reflected(images.to(torch.float64), radius)
         spectrum = torch.fft.rfft2(padded, s=sides).mul_(self._prepared[key])
         found: Tensor = torch.fft.irfft2(spectrum, s=sides)
         # The true sums are whole, and the transform errs by far less than a half.
         return found[:, :, 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width].round()
+
+
+def _reflected(images: Tensor, radius: int) -> Tensor:
+    """Images with `radius` pixels more on every side."""
+    if radius < min(images.shape[2:]):
+        return pad(images, (radius,) * 4, mode="reflect")
+    rows, columns = (
+        torch.from_numpy(beyond(np.arange(-radius, side + radius), side, "reflect")).to(images.device)
+        for side in images.shape[2:]
+    )
+    return images.index_select(2, rows).index_select(3, columns)
 
 
 def image_matrix(kernel: NDArray[np.int64], height: int, width: int) -> NDArray[np.float64]:

@@ -38,17 +38,14 @@ def pixels() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(found.images[:].copy()).float() / 255, torch.from_numpy(found.labels.copy())
 
 
-def fitted(pixels: tuple[torch.Tensor, torch.Tensor], scale: float = 1.0, shift: float = 0.0) -> nn.Module:
-    """A small linear network that was trained on `pixels * scale + shift`."""
-    torch.manual_seed(0)
+def fitted(pixels: tuple[torch.Tensor, torch.Tensor]) -> nn.Module:
+    """A linear network, by ridge regression."""
     images, labels = pixels
+    inputs = torch.cat([images.flatten(1), torch.ones(len(images), 1)], dim=1).double()
+    targets = nn.functional.one_hot(labels, 10).double()
+    solution = torch.linalg.solve(inputs.T @ inputs + torch.eye(inputs.shape[1]), inputs.T @ targets).float().T * 20
     network = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 10))
-    inputs = images * scale + shift
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.05 / scale)
-    for _ in range(60):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(network(inputs), labels).backward()
-        optimiser.step()
+    network[1].weight.data, network[1].bias.data = solution[:, :-1].contiguous(), solution[:, -1].contiguous()
     return network
 
 

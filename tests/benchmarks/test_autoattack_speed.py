@@ -53,7 +53,7 @@ RECIPE = Path(__file__).with_name("robust_resnet20.yaml")
 THREAT = ThreatModel(epsilon=Epsilon("8/255"))
 BLOCK = 100
 """Examples that the reference attacks in one turn; also its batch size."""
-APGD_CE = {"version": "custom", "attacks": ["apgd-ce"]}
+APGD_CE = {"version": "custom", "attacks": ["apgd-ce"], "restarts": 1}
 OURS: dict[str, dict[str, Any]] = {
     "exact": {"precision": "exact"},
     "fast": {"precision": "fast"},

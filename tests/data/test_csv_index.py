@@ -135,3 +135,10 @@ def test_any_text_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPa
 def test_pixels_are_those_of_the_files(root: Path) -> None:
     part = index_of(root, FULL).load("photo", "test")
     assert np.array_equal(part.images[0].transpose(1, 2, 0), np.asarray(Image.open(root / "pictures" / "2.png")))
+
+
+def test_a_column_of_splits_leaves_nothing_to_split(root: Path) -> None:
+    with pytest.raises(
+        DataError, match="the column 'split' says which image is in which split, so 'score_share' means"
+    ):
+        index_of(root, FULL, score_share="80%").ids("photo", "train")

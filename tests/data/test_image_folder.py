@@ -438,3 +438,9 @@ def test_the_centre_of_a_picture_can_be_cut_out(tmp_path: Path, cache: Path) -> 
     write_image(path, 0, (16, 16))
     image = folder(tmp_path / "pictures", cache, size=8, centre=0.5).load("pictures", "train").images[0]
     assert np.array_equal(image.transpose(1, 2, 0), np.asarray(Image.open(path))[4:12, 4:12])
+
+
+def test_options_of_domains_mean_nothing_where_folders_are_splits(tmp_path: Path, cache: Path) -> None:
+    root = write_tree(tmp_path / "cifar", ("train", "test"), 2)
+    with pytest.raises(DataError, match="says which image is in which split, so 'split' and 'sources' means nothing"):
+        folder(root, cache, split="domainbed", sources=("cifar",)).ids("cifar", "train")

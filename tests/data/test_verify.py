@@ -55,3 +55,13 @@ def test_a_damaged_list_is_named_and_not_replaced(root: Path) -> None:
     with pytest.raises(CorruptRecordError, match="list of digests is damaged; delete it to verify afresh"):
         verified(root)
     assert listing.read_bytes() == damaged
+
+
+def test_parts_that_are_linked_together_are_verified(root: Path) -> None:
+    (root.parent / "elsewhere" / "c").mkdir(parents=True)
+    (root.parent / "elsewhere" / "c" / "6.bin").write_bytes(b"6")
+    (root / "val").symlink_to(root.parent / "elsewhere")
+    (root / "top.bin").write_bytes(b"7")
+    assert verified(root).files == 5
+    (root.parent / "elsewhere" / "c" / "6.bin").write_bytes(b"x")
+    assert verified(root).changed == ("val/c/6.bin",)

@@ -84,7 +84,13 @@ def test_an_attack_that_cannot_be_shortened_is_left_out() -> None:
 def evaluate(task, budget, **context):
     attack = {
         "name": "autoattack",
-        "params": {"version": "custom", "attacks": ["apgd-ce", "fab-t", "square"], "steps": 5, "restarts": 1},
+        "params": {
+            "version": "custom",
+            "attacks": ["apgd-ce", "fab-t", "square"],
+            "steps": 5,
+            "queries": 40,
+            "restarts": 1,
+        },
     }
     params = AdversarialParams.model_validate({"attacks": [attack], "budget": budget, "checks": False})
     return AdversarialEvaluator(params).evaluate(task.model, task.data, EvaluationContext(threat=THREAT, **context))
@@ -92,9 +98,8 @@ def evaluate(task, budget, **context):
 
 def test_an_evaluation_on_a_budget_says_so_and_begins_like_one_without(task) -> None:
     cut, whole = evaluate(task, 60), evaluate(task, 10**5)
-    assert (
-        cut.spec == "aa-custom(apgd-ce,fab-t,square;steps=5;restarts=1;targets=5;budget=60)@linf-0.03@n90@seed0@engine1"
-    )
+    settings = "apgd-ce,fab-t,square;steps=5;queries=40;restarts=1;targets=5;budget=60"
+    assert cut.spec == f"aa-custom({settings})@linf-0.03@n90@seed0@engine1"
     assert list(cut.outcomes) == ["clean", "autoattack/apgd-ce", "autoattack/fab-t", "robust"]
     assert cut.outcomes["autoattack/apgd-ce"] == whole.outcomes["autoattack/apgd-ce"]
     assert (np.array(whole.outcomes["robust"].unpack()) <= np.array(cut.outcomes["robust"].unpack())).all()

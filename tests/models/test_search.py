@@ -75,6 +75,17 @@ class _Convolutional(nn.Module):
         return logits
 
 
+class _ChangesWhatItReads(_Convolutional):
+    """A sum in place that another name sees, which a traced network does not."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.bn(self.conv(images)) * 2.0
+        same = maps
+        maps += 1.0
+        logits: Tensor = self.linear(torch.relu(maps + same).mean(dim=(2, 3)))
+        return logits
+
+
 class _LooksIntoItsNorm(_Convolutional):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) * self.bn.eps
@@ -103,7 +114,7 @@ class _FloatOnly(_Convolutional):
 
 class _Cancelling(_Convolutional):
     def forward(self, images: Tensor) -> Tensor:
-        return (super().forward(images) + 3000.0) - 3000.0
+        return super().forward((images + 3000.0) - 3000.0)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +136,7 @@ def test_the_exact_form_folds_what_it_can_and_keeps_logits_and_gradients(
     expected, _, reference = SearchModel(_without_forms(model)).gradient(images, _cross_entropy)
     assert (search.plan.precision, search.plan.copied, search.plan.unfolded) == ("exact", True, "")
     assert (search.plan.folded, search.plan.memory_format, search.plan.dtype) == (folded, "channels_last", "float32")
+    assert search.plan.fused
     assert 0 < search.plan.logit_error < LOGIT_TOLERANCE / 10
     assert torch.allclose(logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
     assert torch.allclose(losses, _cross_entropy(expected), rtol=1e-4, atol=1e-5)
@@ -145,6 +157,13 @@ def _without_forms(model: Classifier) -> Classifier:
         std=model.std.flatten().tolist(),
     )
     return original.eval()
+
+
+def test_a_network_that_tracing_changes_is_not_fused() -> None:
+    model = _around(_ChangesWhatItReads())
+    search = SearchModel(model)
+    assert torch.allclose(search.logits(_images(20)), model(_images(20)), atol=1e-5)
+    assert (search.plan.copied, search.plan.fused) == (True, False)
 
 
 def test_a_derived_classifier_is_searched_as_it_is() -> None:

@@ -262,9 +262,19 @@ def test_a_method_with_a_new_head_takes_a_start_of_other_classes_but_not_of_anot
         load(tmp_path, text)
 
 
+ABSENT = ("is not there", "is the network reachable", "is not installed")
+"""What the suites on published data say where that data, or the start weights, cannot be had."""
+
+
 @pytest.mark.parametrize("name", sorted(packaged_suites()))
 def test_every_packaged_suite_is_right_and_called_like_its_file(name: str) -> None:
-    assert load_suite(name).spec.name == name
+    assert read_spec(name).name == name
+    try:
+        load_suite(name)
+    except SourceError as error:
+        wrong = [problem.text for problem in error.problems if not any(words in problem.text for words in ABSENT)]
+        assert name not in ("digits", "smoke")
+        assert wrong == []
 
 
 def test_the_digits_suite_has_all_methods_and_shifts() -> None:

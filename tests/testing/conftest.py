@@ -55,17 +55,14 @@ Run = Callable[..., pytest.RunResult]
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a linear digit reader."""
-    torch.manual_seed(0)
     found = Digits(DigitsParams()).load("upright", "train")
-    images, labels = torch.from_numpy(found.images[:].copy()).float() / 255, torch.from_numpy(found.labels.copy())
-    linear = nn.Linear(768, 10)
-    optimiser = torch.optim.Adam(linear.parameters(), lr=0.01)
-    for _ in range(60):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(linear(images.flatten(1)), labels).backward()
-        optimiser.step()
+    inputs = torch.from_numpy(found.images[:].copy()).flatten(1).double() / 255
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=torch.float64)], dim=1)
+    targets = nn.functional.one_hot(torch.from_numpy(found.labels.copy()), 10).double()
+    solution = torch.linalg.solve(inputs.T @ inputs + torch.eye(769), inputs.T @ targets).float().T * 20
+    parts = {"weight": solution[:, :-1].contiguous(), "bias": solution[:, -1].contiguous()}
     path = tmp_path_factory.mktemp("weights") / "reader.safetensors"
-    save_file({f"linear.{name}": tensor.detach() for name, tensor in linear.named_parameters()}, path)
+    save_file({f"linear.{name}": tensor for name, tensor in parts.items()}, path)
     return path
 
 
