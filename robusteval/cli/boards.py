@@ -16,9 +16,6 @@ from robusteval.cli.submit import file_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from robusteval.leaderboard.boards import Board
-    from robusteval.leaderboard.ranking import Group
-
 BROKEN = 2
 
 boards = typer.Typer(
@@ -85,39 +82,23 @@ def show(
     top: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many rows of each group.")] = 50,
 ) -> None:
     """Rank a board: measured entries first, reported ones apart, ties marked."""
-    from robusteval.leaderboard.boards import find_board, load_board
-    from robusteval.leaderboard.evidence import Evidence
-    from robusteval.leaderboard.ranking import rank_board
-    from robusteval.leaderboard.shelf import Shelf
-    from robusteval.leaderboard.tables import board_document
+    from robusteval.cli import render
+    from robusteval.data.places import cache_folder
+    from robusteval.leaderboard.boards import find_board
+    from robusteval.leaderboard.ranked import ranked_document
 
     place = find_board(board)
-    loaded, shelf = load_board(place), Shelf(place)
-    contents = shelf.read()
-    ranked = rank_board(loaded, contents.active(), Evidence(loaded, shelf.groups), fronts=as_json)
+    ranked = ranked_document(place, cache_folder())
     if as_json:
-        print(json.dumps(board_document(loaded, ranked), indent=2))
+        print(json.dumps(ranked["document"], indent=2))
     else:
-        for group in ranked:
-            _print_group(loaded, group, top)
-        if not ranked:
-            print(f"{loaded.name} has no entries yet")
-    _end(contents.problems)
-
-
-def _print_group(board: Board, group: Group, top: int) -> None:
-    from robusteval.cli import render
-    from robusteval.leaderboard.tables import place_text, ties_text, value_text
-
-    rows = []
-    for entry in group.entries[:top]:
-        values = [value_text(board, key, entry.columns.get(key)) for key in board.keys]
-        rows.append([place_text(group.places[entry.id]), entry.id, *values, ", ".join(entry.flags)])
-    header = ["rank", "entry", *(column.title for column in board.columns), "flags"]
-    notes = [ties_text(board, group)]
-    if len(group.entries) > top:
-        notes.append(f"{len(group.entries) - top} more; --top shows them")
-    render.print_table(header, rows, notes, title=f"{board.title}: {group.name}")
+        for section in ranked["sections"]:
+            rest = len(section["rows"]) - top
+            notes = [section["note"], *([f"{rest} more; --top shows them"] if rest > 0 else [])]
+            render.print_table(section["header"], section["rows"][:top], notes, title=section["title"])
+        if not ranked["sections"]:
+            print(f"{place.name} has no entries yet")
+    _end(ranked["problems"])
 
 
 @boards.command(

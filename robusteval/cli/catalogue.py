@@ -157,8 +157,10 @@ def _describe_registered(kind: str, name: str, target: Any) -> dict[str, Any]:
         "text": inspect.getdoc(target) or "",
         "parameters": parameters,
     }
+    if kind in ("method", "shift"):
+        described["source"] = inspect.getdoc(inspect.getmodule(target)) or ""
     if kind == "method":
-        described |= {"start": target.start, "source": inspect.getdoc(inspect.getmodule(target)) or ""}
+        described["start"] = target.start
     if kind == "dataset" and not any(one["required"] for one in parameters):
         described |= _dataset_facts(target(target.Params()))
     return described

@@ -8,23 +8,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robusteval.cli import data_report as report
+from robusteval.cli.data_report import SPLITS
 from robusteval.cli.options import JsonOption, QuietOption, examples, json_map
 
 if TYPE_CHECKING:
     from robusteval.data.catalogue import Published
     from robusteval.data.imageset import Dataset
     from robusteval.data.leaks import Twin
-    from robusteval.data.verify import FileChanges
 
-SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
-Counts = dict[str, dict[Literal["train", "validation", "test"], int]]
-"""Examples by domain and split."""
-_SHOWN = 20
-"""Rows of a listing of findings; all of them are in the JSON."""
 _SIDE = 32
 """Pixels to which the scan for duplicates resizes pictures of different sizes."""
 
@@ -175,10 +171,10 @@ def verify(
             changes = verify_files(root, cache_folder(), _count_progress("files", quiet=quiet), accept=accept)
         twins = _twins(dataset, quiet=quiet) if leaks else []
     if as_json:
-        print(json.dumps(_as_json(name, counts, changes, twins), indent=2))
+        print(json.dumps(report.as_json(name, counts, changes, twins), indent=2))
     else:
-        _show(name, counts, changes, twins, scanned=leaks)
-    _refuse_changes(changes)
+        report.show(name, counts, changes, twins, scanned=leaks)
+    report.refuse_changes(changes)
 
 
 def _published(name: str) -> Published:
@@ -212,79 +208,6 @@ def _twins(dataset: Dataset[Any], *, quiet: bool) -> list[Twin]:
                 progress = _count_progress(f"images of {domain}, {split}", quiet=quiet)
                 parts.append(fingerprint(dataset.load(domain, split), split, progress))
     return sorted(find_twins(Fingerprints.join(parts)), key=lambda twin: -twin.similarity) if parts else []
-
-
-def _as_json(name: str, counts: Counts, changes: FileChanges | None, twins: list[Twin]) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "counts": counts, "files": None}
-    if changes is not None:
-        found["files"] = {
-            "n": changes.files,
-            "bytes": changes.size,
-            "first": changes.first,
-            "changed": changes.changed,
-            "missing": changes.missing,
-            "added": changes.added,
-        }
-    found["twins"] = [
-        {
-            "ids": [twin.first, twin.second],
-            "places": [list(place) for place in twin.places],
-            "same_label": twin.same_label,
-            "similarity": round(twin.similarity, 4),
-        }
-        for twin in twins
-    ]
-    return found
-
-
-def _show(name: str, counts: Counts, changes: FileChanges | None, twins: list[Twin], *, scanned: bool) -> None:
-    from robusteval.cli import render
-
-    rows = [[domain, *(str(numbers[split]) for split in SPLITS)] for domain, numbers in counts.items()]
-    render.print_table(["domain", *SPLITS], rows, [_about_files(changes)], title=name)
-    if not scanned:
-        return
-    print()
-    pairs = [
-        [f"{twin.similarity:.4f}", *_described(twin), "" if twin.same_label else "another class"] for twin in twins
-    ]
-    notes = [_about_twins(twins)]
-    render.print_table(["similarity", "image", "in", "and image", "in", ""], pairs[:_SHOWN], notes)
-
-
-def _described(twin: Twin) -> list[str]:
-    return [twin.first, " ".join(twin.places[0]), twin.second, " ".join(twin.places[1])]
-
-
-def _about_files(changes: FileChanges | None) -> str:
-    if changes is None:
-        return "nothing of it is on disk"
-    if changes.first:
-        return f"{changes.files} files, {changes.size / 1e6:.1f} MB; first verification, their digests are kept now"
-    if changes.same:
-        return f"{changes.files} files, {changes.size / 1e6:.1f} MB, all as at the first verification"
-    return f"{len(changes.changed)} files changed, {len(changes.missing)} missing, {len(changes.added)} new"
-
-
-def _about_twins(twins: list[Twin]) -> str:
-    if not twins:
-        return "no picture stands in two splits or domains"
-    exact, labels = sum(twin.exact for twin in twins), sum(not twin.same_label for twin in twins)
-    more = f" (the first {_SHOWN} are shown, --json has all)" if len(twins) > _SHOWN else ""
-    return f"{len(twins)} pairs of alike pictures, {exact} with equal pixels, {labels} with two classes{more}"
-
-
-def _refuse_changes(changes: FileChanges | None) -> None:
-    from robusteval.schema.errors import DataError
-
-    if changes is None or changes.same:
-        return
-    kinds = (("changed", changes.changed), ("missing", changes.missing), ("new", changes.added))
-    parts = [f"{kind}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" for kind, names in kinds if names]
-    raise DataError(
-        f"not the files of the first verification ({'; '.join(parts)}); get them again, or take what is there as right "
-        f"with --accept"
-    )
 
 
 def _bytes_progress(what: str, *, quiet: bool) -> Callable[[int, int], None]:

@@ -37,8 +37,8 @@ def evaluate(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A .safetensors checkpoint, timm:NAME, robustbench:ID, or MODULE:FACTORY, a function without arguments "
-            "in an importable module that returns a network.",
+            help="A .safetensors checkpoint, timm:NAME, robustbench:ID, or MODULE:FACTORY: a function without "
+            "arguments, in an importable module, that returns a network.",
             show_default=False,
         ),
     ],

@@ -214,6 +214,9 @@ def board_yaml(board: Board, comment: str = "") -> str:
     """
     lines = [f"# {line}" for line in comment.splitlines()]
     document = json.loads(board.model_dump_json(exclude_defaults=True))
+    if board.threats:
+        # In full, because the kind of a threat is told by a field that may be at its default.
+        document["threats"] = [json.loads(threat.model_dump_json()) for threat in board.threats]
     for key, value in document.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             lines.append(f"{key}:")

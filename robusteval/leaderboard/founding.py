@@ -42,23 +42,7 @@ def found_board(
         raise UsageError(
             f"suite {plan.suite} has folds, whose examples differ; a board needs one set of examples a column"
         )
-    ids: dict[str, str] = {}
-    examples: dict[str, int] = {}
-    attacks: set[str] | None = None
-    for column in CELLS:
-        role = role_of(column)
-        found = [records[row.cells[role]] for row in plan.rows if row.cells.get(role) in records]
-        done = [record for record in found if record.status == "ok" and record.evaluation is not None]
-        if not done:
-            continue
-        digests = {record.cell.data.ids_digest for record in done}
-        if len(digests) > 1:
-            raise UsageError(f"suite {plan.suite}: rows were measured on different examples in {column}; run it again")
-        ids[role] = digests.pop()
-        examples[role] = done[0].cell.data.n
-        for record in done if column.startswith("r_") else ():
-            names = set(record.evaluation.outcomes) if record.evaluation is not None else set()
-            attacks = names if attacks is None else attacks & names
+    ids, examples, attacks = _measured(plan, records)
     columns = [column for column in CELLS if role_of(column) in ids]
     if not columns:
         raise UsageError(
@@ -79,8 +63,32 @@ def found_board(
         minimum=Minimum(
             examples=examples,
             seeds=len({row.seed for row in plan.rows}),
-            attacks=tuple(sorted((attacks or set()) - {"clean", "robust"})),
+            attacks=attacks,
         ),
         threats=plan.threats,
         ids=ids,
     )
+
+
+def _measured(
+    plan: StoredPlan, records: Mapping[str, ResultRecord]
+) -> tuple[dict[str, str], dict[str, int], tuple[str, ...]]:
+    """Ids digest and number of examples per role, and the attacks that every attacked cell has."""
+    ids: dict[str, str] = {}
+    examples: dict[str, int] = {}
+    attacks: set[str] | None = None
+    for column in CELLS:
+        role = role_of(column)
+        found = [records[row.cells[role]] for row in plan.rows if row.cells.get(role) in records]
+        done = [record for record in found if record.status == "ok" and record.evaluation is not None]
+        if not done:
+            continue
+        digests = {record.cell.data.ids_digest for record in done}
+        if len(digests) > 1:
+            raise UsageError(f"suite {plan.suite}: rows were measured on different examples in {column}; run it again")
+        ids[role] = digests.pop()
+        examples[role] = done[0].cell.data.n
+        for record in done if column.startswith("r_") else ():
+            names = set(record.evaluation.outcomes) if record.evaluation is not None else set()
+            attacks = names if attacks is None else attacks & names
+    return ids, examples, tuple(sorted((attacks or set()) - {"clean", "robust"}))

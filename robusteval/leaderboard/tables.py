@@ -68,6 +68,20 @@ def board_document(board: Board, groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
+def board_sections(board: Board, groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """One table a group for a terminal: `title`, `header`, `rows`, `note`."""
+    header = ["rank", "entry", *(column.title for column in board.columns), "flags"]
+    sections = []
+    for group in groups:
+        rows = []
+        for entry in group.entries:
+            values = [value_text(board, key, entry.columns.get(key)) for key in board.keys]
+            rows.append([place_text(group.places[entry.id]), entry.id, *values, ", ".join(entry.flags)])
+        title = f"{board.title}: {group.name}"
+        sections.append({"title": title, "header": header, "rows": rows, "note": ties_text(board, group)})
+    return sections
+
+
 def _row(board: Board, entry: Entry, place: Place) -> dict[str, Any]:
     values = {}
     for key in board.keys:

@@ -77,7 +77,7 @@ def direct_pairs(network: nn.Module, images: Tensor) -> list[Pair]:
     handles = [
         module.register_forward_hook(after_convolution if type(module) is nn.Conv2d else after_norm)
         for module in network.modules()
-        if (type(module) is nn.Conv2d and not _hooked(module)) or _foldable(module)
+        if (type(module) is nn.Conv2d and not hooked(module)) or _foldable(module)
     ]
     try:
         with _CountUses(outputs):
@@ -137,11 +137,12 @@ def _foldable(module: nn.Module) -> bool:
         and module.running_mean is not None
         and module.running_var is not None
         and not module.training
-        and not _hooked(module)
+        and not hooked(module)
     )
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Whether calling a module may do more than its class says."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or "forward" in vars(module)
     )

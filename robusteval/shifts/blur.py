@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from robusteval.shifts.corruption import Corruption
 from robusteval.shifts.draws import Draws
-from robusteval.shifts.filters import DENSE_PIXELS, ONE, Correlation, Gaussian, beyond, summing, whole
+from robusteval.shifts.filters import DENSE_PIXELS, ONE, Banded, Correlation, Gaussian, beyond, summing, whole_rows
 from robusteval.shifts.motion import Motion
 
 _ROUNDING = 2.0**-10
-"""Grey levels that sums in float32 may lack."""
+"""Grey levels that a division may lack."""
 
 
 class GaussianBlur(Corruption):
@@ -81,10 +80,7 @@ class MotionBlur(Corruption):
 
 
 class ZoomBlur(Corruption):
-    """Mean of the image and of its bilinear zooms into the middle, by factors from 1 in equal steps.
-
-    On a CPU, `fast` zooms in bytes, which rounds each layer: no value changes by more than 1 grey level.
-    """
+    """Mean of the image and of its bilinear zooms into the middle, by factors from 1 in equal steps."""
 
     name = "zoom_blur"
 
@@ -98,6 +94,10 @@ class ZoomBlur(Corruption):
     def _matrices(self) -> dict[tuple[int, int, torch.device], Tensor]:
         return {}
 
+    @cached_property
+    def _pairs(self) -> dict[tuple[int, int, torch.device, torch.dtype], list[tuple[Banded, Banded]]]:
+        return {}
+
     def run(self, images: Tensor, draws: Draws) -> Tensor:
         """See `Shift.run`."""
         height, width = images.shape[2:]
@@ -106,13 +106,26 @@ class ZoomBlur(Corruption):
             matrix = self._matrix(height, width, images.device).to(single)
             total = torch.matmul(images.flatten(2).to(single), matrix)
             return total.mul_(1.0 / ONE).to(torch.uint8).reshape(images.shape)
-        total = images.to(torch.float32)
-        in_bytes = self.params.mode == "fast" and images.device.type == "cpu"
-        layers = images.to(memory_format=torch.channels_last) if in_bytes else total.clone()
-        for factor in self.factors:
-            total += clipped_zoom(layers, factor)
+        pixels = images.to(summing(images.device))
+        total = images.to(torch.float64).mul_(ONE * ONE)
+        for columns, rows in self._bands(height, width, images.device):
+            total += rows.rows(columns.columns(pixels).to(torch.float64))
         # The mean of equal levels is that level, not the one below.
-        return total.div_(len(self.factors) + 1).add_(_ROUNDING).clamp_(0.0, 255.0).to(torch.uint8)
+        share = 1.0 / (ONE * ONE * (len(self.factors) + 1))
+        return total.mul_(share).add_(_ROUNDING).to(torch.uint8)
+
+    def _bands(self, height: int, width: int, device: torch.device) -> list[tuple[Banded, Banded]]:
+        """One pair a zoom: along the rows, then down the columns."""
+        key = (height, width, device, summing(device))
+        if key not in self._pairs:
+            self._pairs[key] = [
+                (
+                    Banded(whole_rows(zoom_matrix(width, factor)), summing(device), device),
+                    Banded(whole_rows(zoom_matrix(height, factor)), torch.float64, device),
+                )
+                for factor in self.factors
+            ]
+        return self._pairs[key]
 
     def _matrix(self, height: int, width: int, device: torch.device) -> Tensor:
         """All zooms of a small image as one matrix of whole numbers, transposed: (H W, H W) float32."""
@@ -121,8 +134,8 @@ class ZoomBlur(Corruption):
             mean = np.eye(height * width)
             for factor in self.factors:
                 mean += np.kron(zoom_matrix(height, factor), zoom_matrix(width, factor))
-            rows = [whole(row) for row in mean / (len(self.factors) + 1)]
-            self._matrices[key] = torch.from_numpy(np.stack(rows, axis=1).astype(np.float32)).to(device)
+            rows = whole_rows(mean / (len(self.factors) + 1))
+            self._matrices[key] = torch.from_numpy(rows.T.astype(np.float32)).to(device)
         return self._matrices[key]
 
 
@@ -133,17 +146,8 @@ def zoomed_sides(side: int, factor: float) -> tuple[int, int, int, int]:
     return (side - cut) // 2, cut, grown, (grown - side) // 2
 
 
-def clipped_zoom(images: Tensor, factor: float) -> Tensor:
-    """Bilinear zoom into the middle of (B, C, H, W), corners on corners, at the size of the image."""
-    height, width = images.shape[2:]
-    (top, rows, tall, above), (left, columns, wide, before) = (zoomed_sides(side, factor) for side in (height, width))
-    middle = images[:, :, top : top + rows, left : left + columns]
-    zoomed = interpolate(middle, size=(tall, wide), mode="bilinear", align_corners=True)
-    return zoomed[:, :, above : above + height, before : before + width]
-
-
 def zoom_matrix(side: int, factor: float) -> NDArray[np.float64]:
-    """`clipped_zoom` along one axis as a matrix (side, side)."""
+    """Bilinear zoom into the middle along one axis, corners on corners, as a matrix (side, side)."""
     first, cut, grown, trimmed = zoomed_sides(side, factor)
     places = (np.arange(side) + trimmed) * ((cut - 1) / max(1, grown - 1))
     low = np.minimum(places.astype(np.int64), max(0, cut - 2))

@@ -54,6 +54,11 @@ def whole(weights: NDArray[np.float64], one: int = ONE) -> NDArray[np.int64]:
     return low.astype(np.int64)
 
 
+def whole_rows(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A matrix whose rows are rounded by `whole`."""
+    return np.stack([whole(row) for row in matrix]).astype(np.float64)
+
+
 def beyond(positions: NDArray[np.int64], side: int, border: Border) -> NDArray[np.int64]:
     """Where in [0, side) positions outside of an axis are read."""
     if border == "replicate":

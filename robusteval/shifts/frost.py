@@ -2,13 +2,14 @@
 
 The published textures are photographs that this package does not ship. Five procedural ones stand for the first five of
 them, with their mean colours and their contrast: ridges of fractal noise that grow like needles of ice. So this is the
-one corruption whose images differ from the published ones in kind, and a record says so in its table digest.
+one corruption whose images differ from the published ones in kind, and the parameter `textures` of a record says so.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robusteval.data.domains import uniform_draws
-from robusteval.shifts.corruption import Corruption
+from robusteval.shifts.corruption import Corruption, CorruptionParams
 from robusteval.shifts.draws import Draws
 
 _SIDE = 400
@@ -44,9 +45,17 @@ ICES = (
 )
 
 
+class FrostParams(CorruptionParams):
+    """Constants and mode as for every corruption, and where the textures come from."""
+
+    textures: Literal["procedural"] = "procedural"
+    """The published photographs are not shipped; a record says what stood for them."""
+
+
 class Frost(Corruption):
     """clip(w x + v F), F a random crop of one of five procedural textures of frost."""
 
+    Params = FrostParams
     name = "frost"
     random = True
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from robusteval.shifts.corruption import Corruption
 from robusteval.shifts.draws import Draws
+from robusteval.shifts.pictures import from_picture, to_picture
 
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -59,21 +60,12 @@ class JpegCompression(Corruption):
         if self.params.mode == "fast" or images.device.type != "cpu":
             return on_device(images, self.constants)
         found = np.empty(images.shape, dtype=np.uint8)
-        for row, image in enumerate(images.numpy()):
-            found[row] = _through_pillow(image, self.constants)
+        for image, decoded in zip(images.numpy(), found, strict=True):
+            stream = io.BytesIO()
+            to_picture(image).save(stream, "JPEG", quality=self.constants)
+            with Image.open(stream, formats=("JPEG",)) as picture:
+                from_picture(picture, decoded)
         return torch.from_numpy(found)
-
-
-def _through_pillow(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """One image (3, H, W) encoded and decoded; channels are joined and taken apart by Pillow, which is faster at it."""
-    _, height, width = image.shape
-    channels = [Image.frombuffer("L", (width, height), channel, "raw", "L", 0, 1) for channel in image]
-    stream = io.BytesIO()
-    Image.merge("RGB", channels).save(stream, "JPEG", quality=quality)
-    with Image.open(stream, formats=("JPEG",)) as decoded:
-        decoded.load()
-        parts = [np.frombuffer(decoded.tobytes("raw", band), dtype=np.uint8) for band in "RGB"]
-    return np.stack(parts).reshape(image.shape)
 
 
 def quantisation(table: tuple[tuple[int, ...], ...], quality: int) -> NDArray[np.float64]:

@@ -7,11 +7,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from robusteval.shifts.blur import zoomed_sides
+from robusteval.shifts.blur import zoom_matrix, zoomed_sides
 from robusteval.shifts.corruption import Corruption
 from robusteval.shifts.draws import Draws, look_up, normal_quantiles
+from robusteval.shifts.filters import ONE, Banded, whole_rows
 from robusteval.shifts.motion import Motion
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -33,8 +33,20 @@ class Snow(Corruption):
 
     @cached_property
     def _noise(self) -> Tensor:
+        """The noise in units of 1 / `ONE`, whole, so that its zoom is exact in double precision."""
         mean, deviation = self.constants[:2]
-        return torch.from_numpy((mean + deviation * normal_quantiles()).astype(np.float32))
+        return torch.from_numpy(np.rint((mean + deviation * normal_quantiles()) * ONE))
+
+    @cached_property
+    def _zooms(self) -> dict[tuple[int, torch.device], Banded]:
+        return {}
+
+    def _zoom(self, side: int, factor: float, device: torch.device) -> Banded:
+        if (side, device) not in self._zooms:
+            first, cut, *_ = zoomed_sides(side, factor)
+            matrix = whole_rows(zoom_matrix(side, factor)[:, first : first + cut])
+            self._zooms[side, device] = Banded(matrix, torch.float64, device)
+        return self._zooms[side, device]
 
     def run(self, images: Tensor, draws: Draws) -> Tensor:
         """See `Shift.run`."""
@@ -50,10 +62,11 @@ class Snow(Corruption):
     def _flakes(self, height: int, width: int, draws: Draws) -> Tensor:
         """Whole grey levels (B, 1, H, W) float32."""
         _, _, factor, threshold = self.constants[:4]
-        (_, rows, tall, above), (_, columns, wide, before) = (zoomed_sides(side, factor) for side in (height, width))
-        noise = look_up(self._noise.to(draws.keys.device), draws.halfwords((1, rows, columns), "flakes"))
-        layer = interpolate(noise, size=(tall, wide), mode="bilinear", align_corners=True)
-        layer = layer[:, :, above : above + height, before : before + width]
+        device = draws.keys.device
+        down, along = (self._zoom(side, factor, device) for side in (height, width))
+        shape = (1, zoomed_sides(height, factor)[1], zoomed_sides(width, factor)[1])
+        noise = look_up(self._noise.to(device), draws.halfwords(shape, "flakes"))
+        layer = down.rows(along.columns(noise)).mul_(1.0 / ONE**3)
         layer = torch.where(layer < threshold, 0.0, layer).clamp_(0.0, 1.0).mul_(255.0).to(torch.uint8)
         degrees = -135.0 + 90.0 * draws.uniform(1, "wind")[:, 0]
         return self._motion(layer, degrees).round_()

@@ -203,9 +203,8 @@ def compare(
     attack: str,
     precision: str,
 ) -> None:
-    params, precisions = (APGD_CE, ("exact", "fast")) if attack == "apgd-ce" else ({}, ("exact", "fast"))
-    if (attack, subject.case) == ("standard", "robust"):
-        precisions = tuple(OURS)
+    params: dict[str, Any] = APGD_CE if attack == "apgd-ce" else {}
+    precisions = tuple(OURS) if (attack, subject.case) == ("standard", "robust") else ("exact", "fast")
     key = (subject.case, attack)
 
     def run() -> dict[str, Run]:
@@ -244,7 +243,7 @@ def compare(
 def pass_flops(model: Classifier) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(16, *model.input_shape))
-    return counter.get_total_flops() // 16
+    return int(counter.get_total_flops()) // 16
 
 
 @pytest.mark.parametrize("precision", list(OURS))

@@ -22,6 +22,7 @@ from robusteval.schema.types import Component
 NEUTRAL: dict[str, dict[str, Any]] = {
     "pad-crop": {},
     "translate": {"fraction": 0.0},
+    "enlarge-crop": {"p": 0.0},
     "flip": {"p": 0.0},
     "grayscale": {"p": 0.0},
     "colour-jitter": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from robusteval.leaderboard.shelf import Shelf
 from robusteval.leaderboard.text import cleaned
 from robusteval.schema.errors import UnknownNameError
 from robusteval.schema.source import SourceError
+from robusteval.schema.threats import RecolourThreat, SpatialThreat
+from robusteval.schema.types import Epsilon, Norm, ThreatModel
 
 PLAIN = """\
 name: b
@@ -32,6 +35,18 @@ def write(folder: Path, text: str) -> Path:
 
 def test_a_board_is_written_and_read_back_unchanged(shelf: Shelf, board: Board) -> None:
     assert load_board(shelf.folder) == board
+
+
+def test_threats_of_every_kind_are_written_and_read_back(tmp_path: Path) -> None:
+    threats = (
+        ThreatModel(epsilon=Epsilon("8/255")),
+        ThreatModel(norm=Norm.L2, epsilon=Epsilon("0.5")),
+        SpatialThreat(rotation=30.0, translation=0.1),
+        RecolourThreat(epsilon=Epsilon("0.06")),
+    )
+    column = Column(key="best", title="Best")
+    board = Board(name="b", version=1, title="T", columns=(column,), order=("best",), threats=threats)
+    assert load_board(write(tmp_path, board_yaml(board))) == board
 
 
 @given(st.text(max_size=60))
@@ -89,6 +104,13 @@ def test_boards_are_found_by_folder_by_file_and_not_by_a_wrong_name(shelf: Shelf
 
 
 def test_every_packaged_board_loads() -> None:
+    assert (boards_folder() / "README.md").is_file()
     for name, folder in boards_in(boards_folder()).items():
         assert load_board(folder).name == name
         assert Shelf(folder).read().problems == ()
+
+
+def test_the_readme_explains_exactly_the_keys_of_a_board() -> None:
+    text = (boards_folder() / "README.md").read_text().partition("## board.yaml")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert {key for cell in cells for key in re.findall("`([a-z]+)`", cell)} == set(Board.model_fields)

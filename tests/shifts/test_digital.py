@@ -58,7 +58,7 @@ def test_contrast_pulls_towards_the_mean_of_each_channel(severity: int, small_sc
 
 @pytest.mark.parametrize("severity", range(1, 6))
 @pytest.mark.parametrize("preset", CONSTANTS)
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 64), (224, 224), (37, 101)])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 64), (224, 224), (37, 101), (150, 220)])
 def test_pixelate_is_pillows_box_filter_bit_for_bit(
     preset: str, severity: int, height: int, width: int, large_scenes: Tensor
 ) -> None:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from robusteval.schema.types import Component
-from robusteval.shifts.base import build_shift
+from robusteval.shifts.base import build_shift, resolve_shift
 from robusteval.shifts.draws import Draws, as_numbers, normal_quantiles
 from robusteval.shifts.fog import plasma
 from robusteval.shifts.frost import ICES, frost_texture
@@ -115,6 +115,11 @@ def test_a_texture_has_the_colour_and_contrast_that_it_states(number: int) -> No
     texture = frost_texture(ice, str(number), 240, 1.0).astype(np.float64)
     assert np.abs(texture.mean(axis=(1, 2)) - ice.colour).max() < 2
     assert texture.std(axis=(1, 2)).max() == pytest.approx(ice.contrast, rel=0.1)
+
+
+def test_a_record_says_that_the_textures_are_procedural() -> None:
+    resolved = resolve_shift(Component(name="frost", params={"preset": "cifar10-c"}))
+    assert resolved.params["textures"] == "procedural"
 
 
 def test_examples_get_different_crops() -> None:

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import robusteval
+import robusteval.testing.checks
 from robusteval.data.digits import Digits, DigitsParams
 
 pytest_plugins = ["pytester"]
@@ -66,8 +68,19 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Everything a check imports. Inner sessions forget what they import, and some of it aborts the second time."""
+    suite = tmp_path_factory.mktemp("suite") / "shop.yaml"
+    suite.write_text(SUITE)
+    robusteval.evaluate(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), suite, n=5, check_input=False)
+    assert robusteval.testing.checks
+
+
 @pytest.fixture
-def project(pytester: pytest.Pytester, weights: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def project(
+    pytester: pytest.Pytester, weights: Path, imported: None, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
     """A user's repository with a model and a suite; tests are added by the test."""
     for name in ("CI", "ROBUSTEVAL_STORE"):
         monkeypatch.delenv(name, raising=False)

