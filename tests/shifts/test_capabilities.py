@@ -118,6 +118,20 @@ def test_sides_that_differ_and_divide_by_nothing_work_in_every_batch(row: Row, l
 
 
 @ROWS
+def test_the_number_of_threads_changes_nothing(row: Row, large_scenes: Tensor) -> None:
+    images, shift = large_scenes[:1], shift_of(row, preset="imagenet-c")
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(shift(images, keys=keys_of(images), seed=0))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
+@ROWS
 def test_images_stay_as_they_are_and_bytes_come_out(row: Row, small_scenes: Tensor) -> None:
     images = small_scenes[:3].clone()
     found = shift_of(row, severity=5)(images, keys=keys_of(images), seed=0)
