@@ -22,7 +22,7 @@ class CorruptionParams(Frozen):
     severity: Severity = 3
     """From 1 to 5."""
     mode: Mode = "replay"
-    """`replay`: as exact as it gets; `fast`: on the device throughout, within the tolerance that it states."""
+    """`replay`: JPEG on a CPU is libjpeg's own; `fast`: whole numbers on the device throughout. Equal to the bit."""
     table: str = TABLE
     """Digest of the constants and of the engine's protocol version; a record names what it was made with."""
 

@@ -12,7 +12,7 @@ import io
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from robusteval.shifts.corruption import Corruption
@@ -63,8 +63,8 @@ class JpegCompression(Corruption):
         for image, decoded in zip(images.numpy(), found, strict=True):
             stream = io.BytesIO()
             to_picture(image).save(stream, "JPEG", quality=self.constants)
-            with Image.open(stream, formats=("JPEG",)) as picture:
-                from_picture(picture, decoded)
+            stream.seek(0)
+            from_picture(JpegImageFile(stream), decoded)
         return torch.from_numpy(found)
 
 
