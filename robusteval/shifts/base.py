@@ -71,8 +71,11 @@ class Shift(ABC, Generic[P]):
             CellError: the inputs are not what is asked for.
         """
         self._check(images, keys)
-        values = _CACHED if images.device.type == "cpu" else _LAUNCHED
-        piece = max(1, values // max(1, images[:1].numel()))
+        if not len(images):
+            return images.clone()
+        piece = self.piece(images)
+        if len(images) <= piece:
+            return self.run(images.contiguous(), Draws(keys, seed, self.scope)).contiguous()
         shifted = torch.empty_like(images, memory_format=torch.contiguous_format)
         for start in range(0, len(images), piece):
             part = slice(start, start + piece)
@@ -92,6 +95,11 @@ class Shift(ABC, Generic[P]):
                 f"shift {self.name!r}: keys must be ({len(images)},) int64 on {images.device}, "
                 f"not {tuple(keys.shape)} {keys.dtype} on {keys.device}"
             )
+
+    def piece(self, images: Tensor) -> int:
+        """How many of the images `run` takes at once; what comes out does not depend on it."""
+        values = _CACHED if images.device.type == "cpu" else _LAUNCHED
+        return max(1, values // max(1, images[:1].numel()))
 
     @abstractmethod
     def run(self, images: Tensor, draws: Draws) -> Tensor:

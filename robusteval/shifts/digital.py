@@ -93,12 +93,16 @@ class Pixelate(Corruption):
 
     def run(self, images: Tensor, draws: Draws) -> Tensor:
         """See `Shift.run`."""
-        if images.device.type == "cpu" and images.shape[2] * images.shape[3] > _PILLOW_PIXELS:
+        if _is_large(images):
             return self._through_pillow(images)
         down, right = (self._box(side, images.device) for side in images.shape[2:])
         rows = right.means.columns(images.to(right.means.dtype)).add_(_HALF).floor_()
         small = down.means.rows(rows).add_(_HALF).to(torch.uint8)
         return small.index_select(3, right.back).index_select(2, down.back)
+
+    def piece(self, images: Tensor) -> int:
+        """See `Shift.piece`; Pillow takes one image at a time anyway."""
+        return len(images) if _is_large(images) else super().piece(images)
 
     def _through_pillow(self, images: Tensor) -> Tensor:
         found = np.empty(images.shape, dtype=np.uint8)
@@ -119,6 +123,10 @@ class Pixelate(Corruption):
         if (side, device) not in self._boxes:
             self._boxes[side, device] = Box(side, max(1, int(side * self.constants)), device)
         return self._boxes[side, device]
+
+
+def _is_large(images: Tensor) -> bool:
+    return images.device.type == "cpu" and images.shape[2] * images.shape[3] > _PILLOW_PIXELS
 
 
 class Box:

@@ -55,6 +55,10 @@ class JpegCompression(Corruption):
 
     name = "jpeg_compression"
 
+    def piece(self, images: Tensor) -> int:
+        """See `Shift.piece`; Pillow takes one image at a time anyway."""
+        return len(images) if self.params.mode == "replay" and images.device.type == "cpu" else super().piece(images)
+
     def run(self, images: Tensor, draws: Draws) -> Tensor:
         """See `Shift.run`."""
         if self.params.mode == "fast" or images.device.type != "cpu":
