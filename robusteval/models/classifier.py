@@ -86,6 +86,7 @@ class Classifier(nn.Module):
         self.classes = classes
         self.input_shape = (int(input_shape[0]), int(input_shape[1]), int(input_shape[2]))
         self.passes = PassCounter()
+        self.least_batch = MIN_BATCH
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
 
@@ -113,10 +114,11 @@ class Classifier(nn.Module):
         self._check_input(normalised)
         n = normalised.shape[0]
         self.passes.forward += n
-        if not self.training and n < MIN_BATCH:
+        least = self.least_batch
+        if not self.training and n < least:
             filler = normalised[:1].detach() if n else normalised.new_zeros(1, *self.input_shape)
-            logits = self.network(torch.cat([normalised, filler.expand(MIN_BATCH - n, -1, -1, -1)]))
-            self._check_logits(logits, MIN_BATCH)
+            logits = self.network(torch.cat([normalised, filler.expand(least - n, -1, -1, -1)]))
+            self._check_logits(logits, least)
             logits = logits[:n]
         else:
             logits = self.network(normalised)

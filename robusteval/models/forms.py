@@ -7,6 +7,7 @@ from the original by more than rounding is not used: the original takes its plac
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from robusteval.models.classifier import MIN_BATCH, Classifier
 from robusteval.models.folding import batch_norms, fold_batch_norms
 from robusteval.models.fusion import finish_in_float32, fuse_convolutions
 from robusteval.models.low_precision import low_dtype, lower, measure
+from robusteval.models.small_batches import least_batch
 
 Precision = Literal["exact", "fast"]
 
@@ -33,6 +35,9 @@ cross-entropy 0.03 for an adversarially trained ResNet-20 and 0.14 for a random 
 
 PROBES = 32
 """Images that the self-test of low precision sees: 100,000 gradient components at 32 pixels, for 128 passes."""
+
+PATIENCE = 8
+"""Batches that are padded before it is measured whether a form can do without: the measurement costs about as much."""
 
 # What a copy may raise where the original does not: code that looks into the modules that were replaced, tensors that
 # cannot be copied, operations that low precision lacks.
@@ -119,6 +124,8 @@ class Forms:
         self._state = _state(classifier)
         self._exact: _Measured | None = None
         self._fast: tuple[Classifier, SearchPlan] | None = None
+        self._probes: Tensor | None = None
+        self._small: Counter[Precision] = Counter()
 
     def current(self) -> bool:
         """Whether the original still has the weights and buffers that the forms were built from."""
@@ -132,10 +139,18 @@ class Forms:
         if not len(images):
             images = images.new_full((1, *self._classifier.input_shape), 0.5)
         if self._exact is None:
+            self._probes = images[:MIN_BATCH].detach().clone()
             self._exact = _exact_form(self._classifier, images[:MIN_BATCH].detach())
         if precision == "fast" and self._fast is None:
             self._fast = _fast_form(self._exact, images[:PROBES].detach())
         return self.plan(precision)
+
+    def see_small(self, precision: Precision) -> None:
+        """Note one more batch that has to be padded; the smallest batch is measured once that is worth its passes."""
+        self._small[precision] += 1
+        form = self.of(precision)
+        if self._small[precision] == PATIENCE and form is not self._classifier and self._probes is not None:
+            form.least_batch = least_batch(form, self._probes)
 
     def plan(self, precision: Precision) -> SearchPlan:
         """What was measured and decided.

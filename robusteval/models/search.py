@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from robusteval.models.classifier import Classifier
+from robusteval.models.classifier import MIN_BATCH, Classifier
 from robusteval.models.forms import Forms, Precision, SearchPlan
 
 Loss = Callable[[Tensor], Tensor]
@@ -180,4 +180,6 @@ class SearchModel:
         if not len(images):
             return self.classifier
         self.prepare(images)
+        if len(images) < MIN_BATCH:
+            self._forms.see_small(self.precision)
         return self._forms.of(self.precision)

@@ -10,29 +10,11 @@ from robusteval.schema.specs import ShiftSpec
 from robusteval.schema.types import Component
 from robusteval.shifts import SHIFTS
 from robusteval.shifts.base import resolve_shift
+from robusteval.shifts.tables import COMMON, VALIDATION
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-GROUPS = {
-    "common": (
-        "gaussian_noise",
-        "shot_noise",
-        "impulse_noise",
-        "defocus_blur",
-        "glass_blur",
-        "motion_blur",
-        "zoom_blur",
-        "snow",
-        "frost",
-        "fog",
-        "brightness",
-        "contrast",
-        "elastic_transform",
-        "pixelate",
-        "jpeg_compression",
-    ),
-    "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
-}
+GROUPS = {"common": COMMON, "extra": VALIDATION}
 """The corruptions that ImageNet-C scores, and those it keeps for validation (Hendrycks and Dietterich, ICLR 2019)."""
 
 

@@ -24,7 +24,7 @@ def test_everything_can_be_listed(command: Command, finished: Path, what: Listin
 
 
 def test_every_kind_of_registered_thing_can_be_listed() -> None:
-    assert {f"{kind}s" for kind in KINDS} | {"suites", "results"} == {what.value for what in Listing}
+    assert {f"{kind}s" for kind in KINDS} | {"suites", "results", "protocols"} == {what.value for what in Listing}
 
 
 def test_a_pattern_keeps_what_fits(command: Command, finished: Path) -> None:

@@ -1,0 +1,56 @@
+"""How small a batch may be before the bits of an image's logits and gradients depend on its company.
+
+A batch is padded to `MIN_BATCH`, because smaller ones may be computed by other kernels. For many networks the kernels
+change only below 3 or 4 images, and then the padding of the last few examples of an attack is wasted.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robusteval.models.classifier import MIN_BATCH, Classifier
+
+CANDIDATES = (4, 8)
+"""Sizes that are tried, smallest first."""
+
+
+def least_batch(form: Classifier, images: Tensor) -> int:
+    """The smallest batch of `form` whose logits and input gradients are bitwise those of a batch of `MIN_BATCH`.
+
+    Args:
+        form: a frozen classifier; padded to `MIN_BATCH` again afterwards.
+        images: (J, C, H, W) in [0, 1], J >= 1; repeated if there are fewer than `MIN_BATCH`.
+
+    Returns:
+        `MIN_BATCH` unless every smaller size that was tried agrees. Costs up to 68 passes forward and back.
+    """
+    whole = images.repeat(-(-MIN_BATCH // len(images)), 1, 1, 1)[:MIN_BATCH]
+    before = form.least_batch
+    try:
+        form.least_batch = 1
+        expected = _bits(form, whole)
+        agrees = {}
+        for candidate in CANDIDATES:
+            sizes = sorted({candidate, candidate + 1, 2 * candidate - 1, 2 * candidate, 12} - set(agrees))
+            for size in sizes:
+                if size < MIN_BATCH:
+                    agrees[size] = _same(_bits(form, whole[-size:]), [part[-size:] for part in expected])
+            if all(same for size, same in agrees.items() if size >= candidate):
+                return candidate
+        return MIN_BATCH
+    finally:
+        form.least_batch = before
+
+
+def _bits(form: Classifier, images: Tensor) -> list[Tensor]:
+    """Logits and the gradient of the largest one, image by image."""
+    leaf = images.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = form(leaf)
+        (gradient,) = torch.autograd.grad(logits.amax(dim=1).sum(), leaf)
+    return [logits.detach(), gradient]
+
+
+def _same(found: list[Tensor], expected: list[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
