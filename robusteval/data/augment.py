@@ -81,12 +81,12 @@ def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def _integers(draws: Tensor, count: int) -> Tensor:
+def integers_below(draws: Tensor, count: int) -> Tensor:
     """Uniform integers in [0, count)."""
     return (draws * count).to(torch.int64).clamp_(max=count - 1)
 
 
-def _windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+def windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
     """For each image the window of the given size whose corner is (top, left), each (B,) int64."""
     which = torch.arange(len(images), device=images.device)[:, None, None, None]
     channels = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
@@ -114,8 +114,8 @@ class PadCrop(Augmentation[PadCropParams]):
         """See `Augmentation.apply`."""
         pad = self.params.pad
         padded = functional.pad(images, [pad] * 4, mode="constant" if self.params.mode == "zeros" else "reflect")
-        top, left = (_integers(draws[:, axis], 2 * pad + 1) for axis in (0, 1))
-        return _windows(padded, top, left, images.shape[2], images.shape[3])
+        top, left = (integers_below(draws[:, axis], 2 * pad + 1) for axis in (0, 1))
+        return windows(padded, top, left, images.shape[2], images.shape[3])
 
 
 class TranslateParams(Frozen):
@@ -136,9 +136,9 @@ class Translate(Augmentation[TranslateParams]):
         height, width = images.shape[2:]
         most_rows, most_columns = round(self.params.fraction * height), round(self.params.fraction * width)
         padded = functional.pad(images, [most_columns, most_columns, most_rows, most_rows])
-        top = _integers(draws[:, 0], 2 * most_rows + 1)
-        left = _integers(draws[:, 1], 2 * most_columns + 1)
-        return _windows(padded, top, left, height, width)
+        top = integers_below(draws[:, 0], 2 * most_rows + 1)
+        left = integers_below(draws[:, 1], 2 * most_columns + 1)
+        return windows(padded, top, left, height, width)
 
 
 class FlipParams(Frozen):

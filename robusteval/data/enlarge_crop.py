@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from robusteval.data.augment import Augmentation
+from robusteval.data.augment import Augmentation, integers_below, windows
 from robusteval.schema.types import Fraction01, Frozen
 
 
@@ -33,13 +33,7 @@ class EnlargeCrop(Augmentation[EnlargeCropParams]):
         height, width = images.shape[2:]
         size = round(height * self.params.factor), round(width * self.params.factor)
         enlarged = functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        top, left = (
-            (draws[:, axis] * (size[axis] - side + 1)).to(torch.int64).clamp_(max=size[axis] - side)
-            for axis, side in enumerate((height, width))
-        )
-        rows = top[:, None] + torch.arange(height, device=images.device)
-        columns = left[:, None] + torch.arange(width, device=images.device)
-        which = torch.arange(len(images), device=images.device)[:, None, None, None]
-        channels = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
-        cropped = enlarged[which, channels, rows[:, None, :, None], columns[:, None, None, :]]
+        top = integers_below(draws[:, 0], size[0] - height + 1)
+        left = integers_below(draws[:, 1], size[1] - width + 1)
+        cropped = windows(enlarged, top, left, height, width)
         return torch.where((draws[:, 2] < self.params.p)[:, None, None, None], cropped, images)

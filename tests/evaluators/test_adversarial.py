@@ -96,7 +96,7 @@ def test_the_budget_is_what_the_model_counted(task) -> None:
     assert task.model.passes.since(before) == evaluation.budget
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 128, 512])
 def test_nothing_depends_on_batch_size_or_order(batch_size, task, reference) -> None:
     assert evaluate(task, batch_size=batch_size) == reference
     order = np.random.default_rng(batch_size).permutation(90)
@@ -158,7 +158,7 @@ def packed(task):
     return evaluate(task, attacks=[ENGINE_AA])
 
 
-@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("batch_size", [1, 32, 128, 512])
 def test_attacks_that_pack_their_batches_do_not_depend_on_batch_size_or_order(batch_size, task, packed) -> None:
     assert evaluate(task, attacks=[ENGINE_AA], batch_size=batch_size) == packed
     order = np.random.default_rng(batch_size).permutation(90)
