@@ -13,12 +13,13 @@ _HOMES = {
     "compare": "robusteval.api.comparing",
     "corrupt": "robusteval.api.images",
     "evaluate": "robusteval.api.evaluation",
+    "fast_gate": "robusteval.api.fast_gating",
     "gate": "robusteval.api.gating",
     "load_results": "robusteval.api.running",
     "run": "robusteval.api.running",
 }
 
-__all__ = ["attack", "compare", "corrupt", "evaluate", "gate", "load_results", "run"]
+__all__ = ["attack", "compare", "corrupt", "evaluate", "fast_gate", "gate", "load_results", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from robusteval.evaluators.base import EvaluationContext
 from robusteval.evaluators.gate import GateResult, run_gate
 from robusteval.execution.device import resolve_device
 from robusteval.planning.expand import expand
-from robusteval.planning.loader import load_suite
+from robusteval.planning.loader import LoadedSuite, load_suite
 from robusteval.schema.cells import EvalCell
 from robusteval.schema.errors import UsageError
 from robusteval.schema.types import Component
@@ -59,12 +59,7 @@ def gate(
         'missed'
     """
     loaded = load_suite(suite)
-    expansion = expand(loaded)
-    roles = {role: key for role, key in expansion.stored.rows[0].cells.items() if role.startswith("r_")}
-    key = roles.get(cell, roles.get(f"{cell}@0"))
-    asked = next((item.cell for item in expansion.cells if item.key == key), None)
-    if not isinstance(asked, EvalCell):
-        raise UsageError(f"suite {loaded.spec.name} has no attacked cell {cell!r}; it has {', '.join(roles)}")
+    asked, _ = attacked_cell(loaded, cell)
     classifier = as_classifier(
         model,
         classes=len(loaded.dataset.classes),
@@ -84,3 +79,18 @@ def gate(
         )
     finally:
         classifier.to(before)
+
+
+def attacked_cell(suite: LoadedSuite, name: str) -> tuple[EvalCell, str]:
+    """The attacked cell of a suite that has that role, asked of its first row, and the full name of the role.
+
+    Raises:
+        UsageError: there is none.
+    """
+    expansion = expand(suite)
+    roles = {role: key for role, key in expansion.stored.rows[0].cells.items() if role.startswith("r_")}
+    role = name if name in roles else f"{name}@0"
+    asked = next((item.cell for item in expansion.cells if item.key == roles.get(role)), None)
+    if not isinstance(asked, EvalCell):
+        raise UsageError(f"suite {suite.spec.name} has no attacked cell {name!r}; it has {', '.join(roles)}")
+    return asked, role

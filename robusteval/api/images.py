@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,19 @@ from torch import Tensor
 
 from robusteval.api.models import AnyModel, Preprocessing, as_classifier
 from robusteval.attacks.base import AttackResult, build_attack
+from robusteval.evaluators.model_checks import check_devices, clean_logits, raising_on
 from robusteval.execution.device import resolve_device
 from robusteval.models.classifier import Classifier
 from robusteval.schema.digest import stable_int
 from robusteval.schema.errors import UsageError
-from robusteval.schema.threats import Threat, read_threat
-from robusteval.schema.types import Component, JsonValue
+from robusteval.schema.threats import RecolourThreat, SpatialThreat, Threat, read_threat
+from robusteval.schema.types import Component, JsonValue, ThreatModel
 from robusteval.shifts.base import build_shift
 
 Images = Tensor | NDArray[Any]
 """(B, C, H, W): float in [0, 1], or uint8."""
+_CHECKED = 128
+"""Clean images in one pass of the checks before an attack."""
 
 
 def attack(
@@ -52,7 +55,8 @@ def attack(
 
     Raises:
         UsageError: an argument makes no sense, or the images do not look like pixels in [0, 1].
-        CellError: the model does not fit the images.
+        CellError: the model does not fit the images, raises on one of them, answers with NaN, or changes its buffers
+            while it answers; images are named by their positions.
 
     Examples:
         >>> import robusteval, torch
@@ -61,42 +65,112 @@ def attack(
         >>> tuple(found.adversarial.shape)
         (4, 1, 8, 8)
     """
-    place = resolve_device(device)
+    place, proposer = resolve_device(device), build_attack(as_component(using), as_threat(threat))
     pixels = as_pixels(images).to(place)
-    truth = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).long().to(place)
-    if truth.shape != (len(pixels),):
-        raise UsageError(f"{tuple(truth.shape)} labels for {len(pixels)} images; give one label an image")
-    classifier = _classifier(model, pixels, truth, Preprocessing(**declared), place)
+    truth = as_labels(labels, len(pixels)).to(place)
+    classifier = _classifier(model, pixels, truth, as_preprocessing(declared))
     before = classifier.device
-    component = Component(name=using) if isinstance(using, str) else using
     keys = torch.tensor([stable_int("position", index) for index in range(len(pixels))], device=place)
     try:
         with classifier.to(place).mode(training=False):
-            return build_attack(component, as_threat(threat))(classifier, pixels, truth, keys=keys, seed=seed)
+            _check_answers(classifier, model, pixels)
+            return proposer(classifier, pixels, truth, keys=keys, seed=seed)
     finally:
         classifier.to(before)
 
 
-def _classifier(model: AnyModel, pixels: Tensor, truth: Tensor, preprocessing: Preprocessing, place: str) -> Classifier:
-    """The model, with as many classes as it has logits."""
+def _classifier(model: AnyModel, pixels: Tensor, truth: Tensor, preprocessing: Preprocessing) -> Classifier:
+    """The model, for now with as many classes as the labels need."""
     shape = (int(pixels.shape[1]), int(pixels.shape[2]), int(pixels.shape[3]))
     found = as_classifier(model, classes=max(2, int(truth.max()) + 1), input_shape=shape, preprocessing=preprocessing)
-    if not isinstance(model, Classifier):
-        found.classes = _logits_of(found, pixels, place)
+    check_devices(found)
+    if found.device.type == "meta":
+        raise UsageError("the model has no weights, its parameters are on the meta device; load weights first")
     return found
 
 
 @torch.no_grad()
-def _logits_of(model: Classifier, pixels: Tensor, place: str) -> int:
-    before = model.device
-    model.to(place)
-    with model.frozen():
-        logits = model.network(model.normalise(pixels[:1].expand(16, -1, -1, -1)))
-    model.to(before)
+def _check_answers(model: Classifier, given: AnyModel, pixels: Tensor) -> None:
+    """Refuse a model whose answers to the clean images mean nothing; a plain network gets its number of classes."""
+    names = [str(position) for position in range(len(pixels))]
+    for start in range(0, len(pixels), _CHECKED):
+        part, ids = pixels[start : start + _CHECKED], names[start : start + _CHECKED]
+        with model.frozen():
+            if start == 0 and not isinstance(given, Classifier):
+                with raising_on(ids):
+                    model.classes = _logits_of(model, part)
+            clean_logits(model, part, ids)
+
+
+def _logits_of(model: Classifier, pixels: Tensor) -> int:
+    """Number of logits.
+
+    Raises:
+        UsageError: what the network returns is no table of logits.
+    """
+    logits = model.network(model.normalise(pixels[:1].expand(16, -1, -1, -1)))
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(f"the model returned {found} for 16 images, not (16, classes) logits; wrap it")
+    if logits.shape[1] < 2:
+        raise UsageError(
+            f"the model returned {logits.shape[1]} logit an image; an attack needs two classes or more, so return "
+            f"(-logit, logit) for a binary decision"
+        )
+    if not logits.is_floating_point():
+        raise UsageError(f"the model returned {logits.dtype}; return logits as floating point numbers")
+    if logits.device != pixels.device:
+        raise UsageError(
+            f"the model returned logits on {logits.device} for images on {pixels.device}; keep to one device"
+        )
     return int(logits.shape[1])
+
+
+def as_component(using: str | Component) -> Component:
+    """An attack by its name, or with parameters.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(using, Component):
+        return using
+    if not isinstance(using, str):
+        raise UsageError(f"using = {using!r}: give the name of an attack, such as 'apgd-ce', or a Component")
+    return Component(name=using)
+
+
+def as_preprocessing(declared: Mapping[str, Any]) -> Preprocessing:
+    """What is declared about the input of a network.
+
+    Raises:
+        UsageError: something else is declared.
+    """
+    known = {"mean", "std", "value_range"}
+    for name in declared:
+        if name not in known:
+            raise UsageError(f"unknown argument {name!r}; a network's input is declared by mean, std and value_range")
+    return Preprocessing(**declared)
+
+
+def as_labels(labels: Tensor | Sequence[int] | NDArray[Any], count: int) -> Tensor:
+    """Labels as (`count`,) int64.
+
+    Raises:
+        UsageError: another number of labels, or no whole numbers.
+    """
+    found = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    if isinstance(found, np.ndarray) and found.dtype.kind not in "biuf":
+        raise UsageError(f"labels are {found.dtype}; give the number of a class for each image")
+    truth = torch.as_tensor(found)
+    if truth.shape != (count,):
+        raise UsageError(f"{tuple(truth.shape)} labels for {count} images; give one label an image")
+    if truth.is_floating_point() and not bool((truth == truth.round()).all()):
+        wrong = (truth != truth.round()).nonzero().flatten().tolist()
+        raise UsageError(
+            f"labels of image {', '.join(map(str, wrong[:5]))} are no whole numbers ({float(truth[wrong[0]])}); give "
+            "the number of a class for each image"
+        )
+    return truth.long()
 
 
 def as_pixels(images: Images) -> Tensor:
@@ -130,11 +204,11 @@ def as_threat(threat: str | Threat) -> Threat:
     Raises:
         UsageError: it is none.
     """
-    if not isinstance(threat, str):
+    if isinstance(threat, ThreatModel | SpatialThreat | RecolourThreat):
         return threat
     try:
         return read_threat(threat)
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         raise UsageError(
             f"threat {threat!r}: write norm and radius, such as linf-8/255, l2-0.5 or l1-12, or spatial-30deg-0.1 "
             "(rotation, translation) or recolour-0.06"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from robusteval.api.results import SuiteResults, read_results
+from robusteval.execution.inputs import put_inputs, refuse_namesake
 from robusteval.execution.runner import RunOptions, run_plan
 from robusteval.planning.expand import expand
 from robusteval.planning.loader import load_suite, read_spec
 from robusteval.planning.names import is_path
 from robusteval.planning.only import Filter
-from robusteval.planning.plan import Plan, make_plan
-from robusteval.schema.errors import CellError, CheckpointError, UsageError, unknown_name
+from robusteval.planning.plan import make_plan
+from robusteval.schema.errors import CellError, UsageError, unknown_name
 from robusteval.store.store import Store
 
 DEFAULT_STORE = "./robusteval-store"
@@ -46,7 +46,8 @@ def run(
     plan = make_plan(expansion, place.state, None if only is None else Filter.parse(only))
     if not plan.cells:
         raise UsageError(f"only {only!r} matches no cell of {suite}; robusteval plan {suite} lists them")
-    _put_inputs(plan, place)
+    refuse_namesake(plan, place, str(suite))
+    put_inputs(plan, place)
     summary = run_plan(plan, place, RunOptions(executor=executor, jobs=jobs, device=device))
     if summary.cancelled:
         raise KeyboardInterrupt
@@ -54,21 +55,6 @@ def run(
         listed = "; ".join(f"{title}: {reason}" for title, reason in list(summary.failed.items())[:5])
         raise CellError(f"{len(summary.failed)} cells of {plan.suite} failed: {listed}")
     return read_results(plan.stored, place)
-
-
-def _put_inputs(plan: Plan, place: Store) -> None:
-    there = place.get_plan(plan.suite, plan.version)
-    if there is not None and there.suite_digest != plan.stored.suite_digest:
-        raise UsageError(
-            f"{place.uri} has another suite called {plan.suite} version {plan.version}; change 'name', raise "
-            f"'version', or use another store"
-        )
-    for digest, path in plan.weights.items():
-        if place.put_artefact(path.read_bytes()) != digest:
-            raise CheckpointError(f"{path}: changed while the suite was read; run again")
-    if there is None or there.model_copy(update={"created_at": None}) != plan.stored:
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        place.put_plan(plan.stored.model_copy(update={"created_at": created}))
 
 
 def load_results(suite: str | Path, *, store: str | Path = DEFAULT_STORE, version: int | None = None) -> SuiteResults:

@@ -56,7 +56,9 @@ def save(
     ] = False,
 ) -> None:
     """Accept what a check found (its *.obtained.json files), or stored results, as a baseline."""
+    from robusteval.cli.options import open_store
     from robusteval.scoring.baseline_cell import BaselineError
+    from robusteval.scoring.baseline_evidence import write_evidence
     from robusteval.scoring.baselines import load_baseline, load_obtained, write_baseline
 
     place = folder / name
@@ -67,7 +69,9 @@ def save(
             raise
         seen = None
     if source is not None:
-        written = write_baseline(place, _stored_cells(name, source, store), seen, force=force)
+        cells = _stored_cells(name, source, store)
+        write_evidence(place, cells, open_store(_place(source, store)))
+        written = write_baseline(place, cells, seen, force=force)
     else:
         obtained = load_obtained(place)
         if obtained is None:
@@ -95,14 +99,18 @@ def _stored_cells(name: str, source: str, store: str) -> tuple[BaselineCell, ...
     ((_, roles),) = side.rows.items()
     record = next(iter(next(iter(roles.values())).values()))
     family = "given weights"
-    where = source.partition("::")[0] if "::" in source else store
     model = getattr(record.cell, "model", None)
     if isinstance(model, CellStart):
-        trained = open_store(where).get(model.cell).cell
+        trained = open_store(_place(source, store)).get(model.cell).cell
         assert isinstance(trained, TrainCell)
         family = trained.architecture.name
     suite = source.rpartition("::")[2].rpartition(":")[0]
     return make_cells(name, suite, family, roles, side.groups)
+
+
+def _place(source: str, store: str) -> str:
+    """The store that an operand is about."""
+    return source.partition("::")[0] if "::" in source else store
 
 
 def show(

@@ -75,8 +75,8 @@ def evaluate(
     from robusteval.cli.results import print_scores
     from robusteval.schema.registry import load_target
 
-    declared = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
-    ends = _numbers("value-range", value_range)
+    declared = {"mean": numbers("mean", mean), "std": numbers("std", std)}
+    ends = numbers("value-range", value_range)
     found = load_target("robusteval.api.evaluation:evaluate")(
         load_model(model),
         suite,
@@ -92,7 +92,12 @@ def evaluate(
     print_scores(found.scores, "json" if as_json else form.value)
 
 
-def _numbers(option: str, text: str | None) -> list[float] | None:
+def numbers(option: str, text: str | None) -> list[float] | None:
+    """Numbers with commas between them.
+
+    Raises:
+        UsageError: they are something else.
+    """
     from robusteval.schema.errors import UsageError
 
     if text is None:

@@ -30,6 +30,7 @@ from robusteval.cli import (
     results,
     submit,
     suites,
+    verifying,
     weights,
 )
 from robusteval.cli import examples as example_rows
@@ -84,6 +85,7 @@ for _commands in (
     data,
     doctor,
     boards,
+    verifying,
     submit,
 ):
     _commands.register(app)

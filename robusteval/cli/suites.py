@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +31,6 @@ from robusteval.cli.options import (
 if TYPE_CHECKING:
     from robusteval.execution.events import RunSummary
     from robusteval.planning.plan import Plan
-    from robusteval.schema.cells import DataSlice
     from robusteval.schema.plans import StoredPlan
     from robusteval.store.store import Store
 
@@ -91,6 +88,7 @@ def run(
     """
     from robusteval.cli import render
     from robusteval.cli.results import print_scores, read_scores
+    from robusteval.execution.inputs import put_inputs, refuse_namesake
     from robusteval.execution.runner import RunOptions, run_plan
 
     planned, place = _prepare(suite, store, only, budget)
@@ -99,8 +97,8 @@ def run(
         return
     options = RunOptions(executor=executor, jobs=jobs, device=device, resume=resume.value, fail_fast=fail_fast)
     if not replace_plan:
-        _refuse_namesake(planned, place, suite)
-    _put_inputs(planned, place)
+        refuse_namesake(planned, place, suite)
+    put_inputs(planned, place)
     with render.listener(quiet=quiet, verbose=verbose > 0) as shown:
         summary: RunSummary = run_plan(planned, place, options, shown)
     table, damaged = read_scores(place, planned.stored)
@@ -179,29 +177,6 @@ def _prepare(suite: str, store: str, only: str | None, budget: int | None) -> tu
     return planned, place
 
 
-def _refuse_namesake(planned: Plan, place: Store, suite: str) -> None:
-    """Refuse to take the place of another suite's table that has the same name and version.
-
-    Raises:
-        UsageError: the store has such a suite.
-    """
-    from robusteval.schema.errors import CorruptRecordError, UsageError
-
-    try:
-        there = place.get_plan(planned.suite, planned.version)
-    except CorruptRecordError:
-        return  # running the suite writes it anew
-    # Cells may change under an unchanged suite (data, protocols), and a moved folder changes no cell.
-    unseen = {"suite_digest": "0" * 64, "created_at": None, "summary": ""}
-    if there is None or there.suite_digest == planned.stored.suite_digest:
-        return
-    if there.model_copy(update=unseen) != planned.stored.model_copy(update=unseen):
-        raise UsageError(
-            f"{suite}: the store has another suite called {planned.suite} version {planned.version}; change 'name' or "
-            f"raise 'version' (or --replace-plan to show this one from now on)"
-        )
-
-
 def _continuation(suite: str, store: str, only: str | None, budget: int | None = None) -> str:
     """The command that continues an interrupted run."""
     words = ["robusteval", "run", suite]
@@ -212,45 +187,6 @@ def _continuation(suite: str, store: str, only: str | None, budget: int | None =
     if budget is not None:
         words += ["--budget", str(budget)]
     return shlex.join(words)
-
-
-def _put_inputs(planned: Plan, place: Store) -> None:
-    """Put start checkpoints and the plan into the store, so that the store alone explains its results."""
-    from robusteval.schema.errors import CheckpointError
-
-    for digest, path in planned.weights.items():
-        if place.put_artefact(path.read_bytes()) != digest:
-            raise CheckpointError(f"{path}: changed while the suite was read; run again")
-    _put_plan(planned.stored, place)
-    measured = [cell.cell.data for cell in planned.cells if cell.state == "done" and cell.cell.kind == "eval"]
-    for data in {data.ids_digest: data for data in measured}.values():
-        _restore_ids(data, place)
-
-
-def _put_plan(plan: StoredPlan, place: Store) -> None:
-    """Store a plan unless it is there already, so that a finished store on a read-only disk can be run again."""
-    from robusteval.schema.errors import CorruptRecordError
-
-    try:
-        stored = place.get_plan(plan.suite, plan.version)
-    except CorruptRecordError:
-        stored = None
-    if stored is None or stored.model_copy(update={"created_at": plan.created_at}) != plan:
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        place.put_plan(plan.model_copy(update={"created_at": created}))
-
-
-def _restore_ids(data: DataSlice, place: Store) -> None:
-    """Write the id list of a finished cell again if it is damaged or missing."""
-    from robusteval.schema.errors import RobustevalError, StoreError
-    from robusteval.schema.registry import load_target
-
-    try:
-        place.groups(data.ids_digest)
-    except StoreError:
-        # If the data or the disk does not allow it, reading the scores names the list.
-        with contextlib.suppress(RobustevalError, OSError):
-            load_target("robusteval.execution.work:restore_ids")(data, place)
 
 
 def _print_plan(planned: Plan, as_json: bool, *, keys: bool = False) -> None:

@@ -84,6 +84,11 @@ class SelectedImages(ComputedImages):
         return self._images.compute(self._positions[positions], device)
 
 
+def chosen_from(array: NDArray[np.uint8], positions: Sequence[int]) -> ComputedImages:
+    """Some images of an array that is not copied, such as a memory-mapped file."""
+    return SelectedImages(StoredImages(array), np.asarray(positions, dtype=np.int64))
+
+
 class JoinedImages(ComputedImages):
     """Several sets of images, one after the other."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "validation", "test"]
 P = TypeVar("P", bound=Frozen)
+
+COPIED_BYTES = 2 * 2**30
+"""Up to this size images of a memory-mapped file are copied into main memory where they do not lie side by side;
+beyond it they are read batch by batch."""
 
 
 def canonical_rank(group: str) -> int:
@@ -39,6 +43,8 @@ class ImageSet:
             intervals cluster by group. Equal to `ids` where every image stands alone.
         domains: N domain names.
         classes: class names.
+        subsets: labels of each domain whose examples are classified among fewer classes than all; see
+            `Dataset.class_subset`.
 
     Raises:
         ValueError: the parts do not belong together.
@@ -50,6 +56,7 @@ class ImageSet:
     groups: tuple[str, ...]
     domains: tuple[str, ...]
     classes: tuple[str, ...]
+    subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
@@ -63,6 +70,10 @@ class ImageSet:
             raise ValueError("an example id occurs twice")
         if len(self.labels) and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
             raise ValueError(f"labels must lie in [0, {len(self.classes)})")
+        for domain, labels in self.subsets.items():
+            here = self.labels[[name == domain for name in self.domains]]
+            if not np.isin(here, labels).all():
+                raise ValueError(f"domain {domain!r} has an example of a class outside its subset of classes")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,11 +106,15 @@ class ImageSet:
             groups=tuple(self.groups[i] for i in where),
             domains=tuple(self.domains[i] for i in where),
             classes=self.classes,
+            subsets=self.subsets,
         )
 
     @staticmethod
     def concatenate(parts: Sequence[ImageSet]) -> ImageSet:
-        """Join sets that share their classes, in the given order; a single set stays as it is, without a copy."""
+        """Join sets that share their classes, in the given order.
+
+        A single set stays as it is, without a copy, and large memory-mapped sets stay on disk.
+        """
         if len({part.classes for part in parts}) != 1:
             raise ValueError("only sets with the same classes can be joined")
         if len(parts) == 1:
@@ -111,12 +126,14 @@ class ImageSet:
             groups=tuple(name for part in parts for name in part.groups),
             domains=tuple(name for part in parts for name in part.domains),
             classes=parts[0].classes,
+            subsets={domain: labels for part in parts for domain, labels in part.subsets.items()},
         )
 
 
 def _joined(parts: Sequence[NDArray[np.uint8] | ComputedImages]) -> NDArray[np.uint8] | ComputedImages:
     stored = [part for part in parts if isinstance(part, np.ndarray)]
-    if len(stored) == len(parts):
+    mapped = any(isinstance(part, np.memmap) for part in stored)
+    if len(stored) == len(parts) and not (mapped and sum(part.nbytes for part in stored) > COPIED_BYTES):
         return np.concatenate(stored)
     # By its name, so that what reads ids only never reaches torch.
     joined: ComputedImages = load_target("robusteval.data.computed:JoinedImages")(parts)

@@ -133,11 +133,12 @@ class PixelCache:
                 ) from None
         return self._read(self.path, self.shape, np.uint8)
 
-    def at(self, positions: Sequence[int]) -> NDArray[np.uint8]:
+    def at(self, positions: Sequence[int]) -> NDArray[np.uint8] | ComputedImages:
         """The images at ascending `positions`, each checked against its checksum.
 
         Returns:
-            A view of the memory-mapped file where the images lie side by side, else a copy in memory.
+            A view of the memory-mapped file where the images lie side by side; else a copy in memory, or from
+            `COPIED_BYTES` on images that are read from the file when they are asked for.
 
         Raises:
             DataError: as for `open`.
@@ -145,12 +146,19 @@ class PixelCache:
         """
         first, last = (positions[0], positions[-1] + 1) if len(positions) else (0, 0)
         side_by_side = last - first == len(positions)
-        images = self.open()[first:last] if side_by_side else self.open()[np.asarray(positions)]
+        stored = self.open()
+        plain = np.asarray(stored)
         checksums = self._read(self._checksum_path, self.shape[:1], np.uint32)
-        for position, image in zip(positions, images, strict=True):
-            if zlib.crc32(image.data) != checksums[position]:
+        for position in positions:
+            if zlib.crc32(plain[position].data) != checksums[position]:
                 raise self._damaged(self.path, f"image {self.sources[position].path} fails its checksum")
-        return images
+        if side_by_side:
+            return stored[first:last]
+        if len(positions) * math.prod(self.shape[1:]) <= COPIED_BYTES:
+            return plain[np.asarray(positions)]
+        # By its name, so that what reads ids only never reaches torch.
+        chosen: ComputedImages = load_target("robusteval.data.computed:chosen_from")(stored, positions)
+        return chosen
 
     def _read(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from robusteval.data import DATASETS
@@ -75,6 +76,25 @@ def make_slice(
     )
 
 
+def empty_slice(component: Component, dataset: Dataset[Any], domains: Sequence[str]) -> DataSlice:
+    """No training example at all, of some domains; such a slice is named and never loaded.
+
+    Raises:
+        UnknownNameError: a domain that the dataset does not have.
+    """
+    for domain in domains:
+        if domain not in dataset.domains:
+            raise UnknownNameError(unknown_name(f"domain of dataset {component.name!r}", domain, dataset.domains))
+    return DataSlice(
+        dataset=Component(name=component.name, params=dataset.params.model_dump(mode="json")),
+        revision=dataset.revision,
+        domains=tuple(domains),
+        split="train",
+        n=0,
+        ids_digest=ids_digest(()),
+    )
+
+
 def load_slice(data: DataSlice, dataset: Dataset[Any] | None = None) -> ImageSet:
     """Open the dataset again and load exactly the examples of a slice.
 
@@ -97,4 +117,10 @@ def load_slice(data: DataSlice, dataset: Dataset[Any] | None = None) -> ImageSet
             f"dataset {data.dataset.name!r}: its {data.split} examples of {', '.join(data.domains)} are not those that "
             f"this cell was planned with; plan again"
         )
-    return ImageSet.concatenate([dataset.load(domain, data.split, data.per_domain) for domain in data.domains])
+    return ImageSet.concatenate([_load(dataset, domain, data) for domain in data.domains])
+
+
+def _load(dataset: Dataset[Any], domain: str, data: DataSlice) -> ImageSet:
+    found = dataset.load(domain, data.split, data.per_domain)
+    labels = dataset.class_subset(domain)
+    return found if labels is None else replace(found, subsets={domain: labels})

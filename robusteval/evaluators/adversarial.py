@@ -15,6 +15,7 @@ from robusteval.evaluators.base import EvaluationContext, Evaluator
 from robusteval.evaluators.model_checks import check_devices
 from robusteval.evaluators.pass_budget import within
 from robusteval.evaluators.predictions import check_fit
+from robusteval.evaluators.views import Views
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import UsageError
 from robusteval.schema.params import LATER, checked_params
@@ -51,6 +52,8 @@ class AdversarialParams(Frozen):
 class AdversarialEvaluator(Evaluator[AdversarialParams]):
     """Run attacks on what the model gets right; an example is robust if it survives all of them.
 
+    An example of a domain with fewer classes is predicted and attacked among those alone (`ImageSet.subsets`).
+
     Examples are taken in the order of their keys, so neither the order nor the batch size of the caller changes a
     result; attacks whose examples influence each other get batches of their own fixed size.
 
@@ -77,14 +80,16 @@ class AdversarialEvaluator(Evaluator[AdversarialParams]):
             raise UsageError("the adversarial evaluator needs a threat model: a norm and an epsilon")
         check_fit(model, data)
         check_devices(model)
-        stages = plan_stages(self.params.attacks, context.threat, model.classes)
+        views = Views(model, data)
+        stages = plan_stages(self.params.attacks, context.threat, views.most_classes)
         cuts: tuple[Flag, ...] = ()
         if self.params.budget is not None:
-            paid = within(self.params.budget, stages, model.classes)
+            paid = within(self.params.budget, stages, views.most_classes)
             stages, cuts = paid.stages, paid.flags(self.params.budget)
         for stage in stages:
-            stage.attack.check_model(model)
-        run = AdversarialRun(self.params, model, data, context, stages, protocol=self.protocol)
+            for view in views.models:
+                stage.attack.check_model(view)
+        run = AdversarialRun(self.params, views, context, stages, protocol=self.protocol)
         with model.frozen():
             run.predict_clean()
             for stage in stages:

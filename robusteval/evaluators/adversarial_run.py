@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,6 @@ from robusteval.attacks.jobs import AnyJobAttack, JobAttack
 from robusteval.attacks.spec_id import spec_id
 from robusteval.attacks.symptoms import flags_from_symptoms
 from robusteval.data.batches import Batch, DeviceSet
-from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.adversarial_images import kept_images
 from robusteval.evaluators.adversarial_report import ATTACKED, Findings, mode_flags
 from robusteval.evaluators.adversarial_stages import Stage
@@ -27,6 +27,7 @@ from robusteval.evaluators.journal import Journal
 from robusteval.evaluators.masking import CHECKED, Spread, black_box_flags, convergence_flags, masking_flags
 from robusteval.evaluators.model_checks import clean_logits, naming_examples
 from robusteval.evaluators.predictions import domain_accuracies
+from robusteval.evaluators.views import Views
 from robusteval.models.classifier import Classifier
 from robusteval.models.forms import PROBES
 from robusteval.models.search import SearchModel
@@ -44,21 +45,26 @@ PACKED_BYTES = 2**27
 
 
 class AdversarialRun:
-    """One evaluation under way. Positions below are positions in key order."""
+    """One evaluation under way.
+
+    Positions below are positions in key order, with the examples of one view of the model side by side.
+    """
 
     def __init__(
         self,
         params: AdversarialParams,
-        model: Classifier,
-        data: ImageSet,
+        views: Views,
         context: EvaluationContext,
         stages: Sequence[Stage],
         *,
         protocol: int,
     ) -> None:
-        self.params, self.model, self.data, self.context = params, model, data, context
-        self.order = np.argsort(data.keys, kind="stable")
+        self.params, self.views, self.data, self.context = params, views, views.data, context
+        data, model = views.data, views.models[0]
+        self.passes = model.passes
+        self.order = np.lexsort((data.keys, views.of))
         self.examples = DeviceSet(data.take(self.order), model.device)
+        self._view_of: list[int] = views.of[self.order].tolist()
         question = {
             "params": canonical_params(params),
             "threat": context.threat and context.threat.model_dump(mode="json", context={"canonical": True}),
@@ -78,7 +84,7 @@ class AdversarialRun:
         self.outcomes: dict[str, list[bool]] = {}
         self.attacked: dict[str, list[bool]] = {}
         self._current: list[bool] = []
-        self._search: SearchModel | None = None
+        self._searches: dict[int, SearchModel] = {}
         self._cost_done, self._cost_total = 0, 1 + sum(stage.cost for stage in stages)
 
     def predict_clean(self) -> None:
@@ -86,15 +92,18 @@ class AdversarialRun:
         n = len(self.examples)
         self._progress(0.0, 1, CLEAN)
         part = self.journal.part(CLEAN)
-        while positions := part.missing(n)[: self.context.batch_size]:
+        while missing := part.missing(n):
+            positions = self._of_one_view(missing[: self.context.batch_size])
+            view = self._view_of[positions[0]]
             batch = self._batch(positions)
-            before = self.model.passes.snapshot()
-            predicted = clean_logits(self.model, batch.images, [self.examples.ids[place] for place in positions])
-            classes = predicted.argmax(dim=1)
-            self.details.predicted(positions, batch.labels.tolist(), classes.tolist())
+            before = self.passes.snapshot()
+            names = [self.examples.ids[place] for place in positions]
+            classes = clean_logits(self.views.models[view], batch.images, names).argmax(dim=1)
+            said = (self.views.original(view, numbers.tolist()) for numbers in (batch.labels, classes))
+            self.details.predicted(positions, *said)
             self.details.save()
             right = dict(zip(positions, (classes == batch.labels).tolist(), strict=True))
-            self.journal.settle(CLEAN, right, {}, len(right), self.model.passes.since(before))
+            self.journal.settle(CLEAN, right, {}, len(right), self.passes.since(before))
             self._progress(part.done / n, 1, CLEAN)
         self.outcomes[CLEAN] = list(part.kept)
         self._current = self.outcomes[CLEAN]
@@ -128,14 +137,15 @@ class AdversarialRun:
     def _attack_in_batches(self, stage: Stage, standing: list[int]) -> None:
         part = self.journal.part(stage.label)
         size = stage.attack.composition or self.context.batch_size
-        while places := part.missing(len(standing))[:size]:
+        while missing := part.missing(len(standing)):
+            places = missing[: len(self._of_one_view([standing[place] for place in missing[:size]]))]
             positions = [standing[place] for place in places]
-            batch = self._batch(positions)
-            result = stage.attack(self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed)
+            model, batch = self._model(positions), self._batch(positions)
+            result = stage.attack(model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed)
             fell = result.broken.nonzero().flatten()
-            before = self.model.passes.snapshot()
+            before = self.passes.snapshot()
             self._keep_images(stage.label, [positions[index] for index in fell.tolist()], result.adversarial[fell])
-            self.journal.spend(self.model.passes.since(before))
+            self.journal.spend(self.passes.since(before))
             self.details.note(stage.label, positions, result)
             self.details.save()
             kept = dict(zip(places, (~result.broken).tolist(), strict=True))
@@ -145,12 +155,13 @@ class AdversarialRun:
     def _attack_packed(self, stage: Stage, attack: AnyJobAttack, standing: list[int]) -> None:
         """Give the engine many examples at a time and write its verdicts down as they come."""
         part = self.journal.part(stage.label)
-        bytes_each = 4 * math.prod(self.model.input_shape)
+        bytes_each = 4 * math.prod(self.data.images.shape[1:])
         size = max(1, min(attack.many, max(attack.slots, PACKED_BYTES // bytes_each)))
         while missing := part.missing(len(standing)):
-            places = missing[:size]
-            attack.search = self._prepared_search(attack)
-            batch = self._batch([standing[place] for place in places])
+            positions = self._of_one_view([standing[place] for place in missing[:size]])
+            places = missing[: len(positions)]
+            attack.search = self._prepared_search(attack, self._view_of[positions[0]])
+            model, batch = self._model(positions), self._batch(positions)
             clerk = Clerk(
                 self.journal,
                 stage.label,
@@ -159,7 +170,7 @@ class AdversarialRun:
                 written=lambda: self._progress(part.done / len(standing), stage.cost, stage.label),
             )
             result = attack(
-                self.model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed, on_verdict=clerk.hear
+                model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed, on_verdict=clerk.hear
             )
             clerk.close(result)
 
@@ -174,25 +185,38 @@ class AdversarialRun:
         if self.images is not None and positions:
             clean = self._batch(positions)
             images = adversarial, clean.images, clean.labels
-            self.details.saved(self.images.add(self.model, label, positions, images))
+            self.details.saved(self.images.add(self._model(positions), label, positions, images))
 
-    def _prepared_search(self, attack: AnyJobAttack) -> SearchModel:
-        """One search model for all attacks, measured on the same examples after a resume as before it."""
-        if self._search is None:
-            self._search = SearchModel(self.model)
-        probes = [position for position, right in enumerate(self.outcomes[CLEAN]) if right][:PROBES]
-        before = self.model.passes.snapshot()
-        self._search.at(attack.precision).prepare(self._batch(probes).images)
-        self.journal.spend(self.model.passes.since(before))
-        return self._search
+    def _prepared_search(self, attack: AnyJobAttack, view: int) -> SearchModel:
+        """One search model a view for all attacks, measured on the same examples after a resume as before it."""
+        search = self._searches.setdefault(view, SearchModel(self.views.models[view]))
+        probes = self._right(view)[:PROBES]
+        before = self.passes.snapshot()
+        search.at(attack.precision).prepare(self._batch(probes).images)
+        self.journal.spend(self.passes.since(before))
+        return search
+
+    def _right(self, view: int) -> list[int]:
+        """Positions of the correctly classified examples of one view."""
+        return [place for place, right in enumerate(self.outcomes[CLEAN]) if right and self._view_of[place] == view]
+
+    def _of_one_view(self, positions: list[int]) -> list[int]:
+        """The first positions, as far as they share the view of the first one."""
+        view = self._view_of[positions[0]]
+        return list(takewhile(lambda position: self._view_of[position] == view, positions))
+
+    def _model(self, positions: Sequence[int]) -> Classifier:
+        """The classifier of positions that share one view."""
+        return self.views.models[self._view_of[positions[0]]]
 
     def check(self, threat: Threat) -> tuple[Flag, ...]:
-        """Flags of the masking checks on the first correctly classified examples."""
+        """Flags of the masking checks on the first correctly classified examples, all of one view."""
         if self.journal.flags is None:
-            right = [position for position, stands in enumerate(self.outcomes[CLEAN]) if stands][:CHECKED]
-            before = self.model.passes.snapshot()
-            flags = masking_flags(self.model, self._batch(right), threat, self.context.seed)
-            self.journal.settle_flags(flags, self.model.passes.since(before))
+            view = max(range(len(self.views.models)), key=lambda view: min(CHECKED, len(self._right(view))))
+            right = self._right(view)[:CHECKED]
+            before = self.passes.snapshot()
+            flags = masking_flags(self.views.models[view], self._batch(right), threat, self.context.seed)
+            self.journal.settle_flags(flags, self.passes.since(before))
         return tuple(self.journal.flags or ())
 
     def evaluation(self, checked: Sequence[Flag]) -> Evaluation:
@@ -224,7 +248,7 @@ class AdversarialRun:
             self.context.threat,
             examples=len(self.examples),
             seed=self.context.seed,
-            classes=self.model.classes,
+            classes=self.views.most_classes,
             budget=self.params.budget,
         )
 

@@ -35,7 +35,7 @@ def clean_logits(model: Classifier, images: Tensor, ids: Sequence[str]) -> Tenso
         CellError: the model raises, changes its own buffers, or answers with NaN; the examples are named.
     """
     before = _buffers(model)
-    with torch.no_grad(), _raising(ids):
+    with torch.no_grad(), raising_on(ids):
         logits: Tensor = model(images)
     changed = [name for name, mark in _buffers(model).items() if before.get(name) != mark]
     if changed:
@@ -71,7 +71,7 @@ def _buffers(model: Classifier) -> dict[str, tuple[int, int]]:
 
 
 @contextmanager
-def _raising(ids: Sequence[str]) -> Iterator[None]:
+def raising_on(ids: Sequence[str]) -> Iterator[None]:
     """Say on which examples the network raised; what this package or a full memory raises stays as it is."""
     try:
         yield

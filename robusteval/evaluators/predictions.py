@@ -14,6 +14,7 @@ from robusteval.data.batches import RESIDENT_BYTES, DeviceSet
 from robusteval.data.computed import ComputedImages
 from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.base import EvaluationContext
+from robusteval.evaluators.views import counted_classes
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import CellError
 from robusteval.schema.records import Budget, Flag, Metric
@@ -64,7 +65,7 @@ def check_fit(model: Classifier, data: ImageSet) -> None:
 
 
 def predict(model: Classifier, data: ImageSet, context: EvaluationContext) -> Predictions:
-    """Predict every image once, in float32.
+    """Predict every image once, in float32, among the classes that its domain has.
 
     Raises:
         CellError: the data does not fit the model.
@@ -73,12 +74,15 @@ def predict(model: Classifier, data: ImageSet, context: EvaluationContext) -> Pr
     computed = isinstance(data.images, ComputedImages)
     device_set = DeviceSet(data, model.device, resident_bytes=0 if computed else RESIDENT_BYTES)
     before = model.passes.snapshot()
+    counted = counted_classes(data, device_set.domain_names, model)
     correct: list[bool] = []
     nll: list[NDArray[np.float64]] = []
     confidence: list[NDArray[np.float64]] = []
     with model.frozen(), torch.no_grad():
         for batch in device_set.in_order(context.batch_size):
             logits = model(batch.images).double()
+            if counted is not None:
+                logits = logits.masked_fill(~counted[batch.domains], -math.inf)
             log_likelihood = logits.log_softmax(dim=1)
             defined = ~logits.isnan().any(dim=1)
             correct += ((logits.argmax(dim=1) == batch.labels) & defined).tolist()

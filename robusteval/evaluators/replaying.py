@@ -8,6 +8,7 @@ float32.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.adversarial_images import as_pixels, distance, tolerance
 from robusteval.evaluators.adversarial_report import ATTACKED
 from robusteval.evaluators.image_parts import SavedImage, decode_part
+from robusteval.evaluators.views import Views
 from robusteval.models.classifier import Classifier
 from robusteval.schema.records import Evaluation
 from robusteval.schema.replays import Replay, ReplayFailure
@@ -39,8 +41,8 @@ class Replayer:
     """
 
     def __init__(self, model: Classifier, data: ImageSet, threat: ThreatModel, evaluation: Evaluation) -> None:
-        self._model, self._data, self._threat = model, data, threat
-        self._examples = DeviceSet(data, model.device)
+        self._model, self._views, self._data, self._threat = model, Views(model, data), data, threat
+        self._examples = DeviceSet(self._views.data, model.device)
         outcomes = {name: bits.unpack() for name, bits in evaluation.outcomes.items()}
         self._clean, robust = outcomes["clean"], outcomes["robust"]
         self._stages = tuple(
@@ -66,13 +68,20 @@ class Replayer:
             shape=self._data.images.shape[1:],
         )
         with self._model.frozen():
-            for dtype in (np.uint8, np.float32):
-                chosen = {example: saved for example, saved in images.items() if saved.image.dtype == dtype}
+            for dtype, view in product((np.uint8, np.float32), range(len(self._views.models))):
+                chosen = {
+                    example: saved
+                    for example, saved in images.items()
+                    if saved.image.dtype == dtype and self._views.of[example] == view
+                }
                 examples = list(chosen)
                 for start in range(0, len(examples), BATCH):
-                    self._batch({example: chosen[example] for example in examples[start : start + BATCH]})
+                    self._batch(
+                        self._views.models[view],
+                        {example: chosen[example] for example in examples[start : start + BATCH]},
+                    )
 
-    def _batch(self, images: Mapping[int, SavedImage]) -> None:
+    def _batch(self, model: Classifier, images: Mapping[int, SavedImage]) -> None:
         device = self._examples.device
         stacked = torch.from_numpy(np.stack([saved.image for saved in images.values()])).to(device)
         self._rounded += len(images) if stacked.dtype == torch.uint8 else 0
@@ -83,7 +92,7 @@ class Replayer:
         shown = torch.where(finite.view(-1, 1, 1, 1), pixels, batch.images)
         boxed = ((shown >= 0) & (shown <= 1)).flatten(1).all(dim=1)
         size = distance(shown, batch.images, self._threat.norm)
-        margin, wrong = judged(original_logits(self._model, shown), batch.labels)
+        margin, wrong = judged(original_logits(model, shown), batch.labels)
         facts = zip(images.items(), _columns(finite, boxed, size, margin, wrong), strict=True)
         for (example, saved), (is_finite, is_boxed, far, by, is_wrong) in facts:
             problems = [*self._of_record(example, saved)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from robusteval.data.batches import DeviceSet
+from robusteval.data.imageset import Dataset
 from robusteval.data.slices import load_slice, make_slice, open_dataset
 from robusteval.evaluators import EVALUATORS
 from robusteval.evaluators.adversarial_images import saved_parts
@@ -20,7 +22,7 @@ from robusteval.models.checkpoints import load_checkpoint, save_checkpoint
 from robusteval.models.classifier import Classifier
 from robusteval.schema.cells import CellStart, DataSlice, EvalCell, ModelRef, TrainCell
 from robusteval.schema.errors import CellError
-from robusteval.schema.records import Evaluation, TrainingResult
+from robusteval.schema.records import Budget, Evaluation, TrainingResult
 from robusteval.schema.types import Progress
 from robusteval.store.store import Store
 
@@ -29,6 +31,9 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
     """Train the model of `cell` and put its checkpoint into the store."""
     progress(0.0, "loading data")
     dataset = open_dataset(cell.data.dataset)
+    method = build_method(cell.method)
+    if not method.trains:
+        return _as_given(cell, dataset, store)
     examples = DeviceSet(load_slice(cell.data, dataset), device)
     held_out = make_slice(cell.data.dataset, dataset, cell.data.domains, "validation", None)
     validation = DeviceSet(load_slice(held_out, dataset), device)
@@ -47,7 +52,7 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
         _check_start(model, dataset.image_shape)
         origin = _origin(cell.start, store)
     outcome = train(
-        build_method(cell.method),
+        method,
         model=model.to(device),
         train=examples,
         validation=validation,
@@ -69,6 +74,25 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
         selected_epoch=outcome.selected_epoch,
         history=tuple(outcome.history),
         diagnostics=outcome.diagnostics | ({"pretrained": origin} if origin else {}),
+    )
+
+
+def _as_given(cell: TrainCell, dataset: Dataset[Any], store: Store) -> TrainingResult:
+    """The start model as the result, without a pass."""
+    if cell.start is None:
+        raise CellError(f"method {cell.method.name!r} trains nothing and needs a start")
+    _check_fits(load_model(cell.start, store), len(dataset.classes), dataset.image_shape)
+    origin = _origin(cell.start, store)
+    return TrainingResult(
+        weights=_weights_of(cell.start, store),
+        checkpoints={},
+        budget=Budget(),
+        selection_budget=Budget(),
+        n_examples=0,
+        selected_on="given",
+        selected_epoch=0,
+        history=(),
+        diagnostics={"pretrained": origin} if origin else {},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from robusteval.leaderboard.entries import Entry
 from robusteval.leaderboard.findings import Finding
@@ -38,6 +39,43 @@ def _reproduction(entry: Entry, first: Entry) -> Iterator[Finding]:
             yield Finding(
                 "reproduction", f"column {key!r}: {value.value:.4f} contradicts {old.value:.4f} of {first.id!r}"
             )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an entry found what another one found in the same cells.
+
+    Attributes:
+        cells: cells that both measured.
+        identical: how many of them have the same result digest.
+        outcomes: outcomes that both have for them.
+        differing: how many of those differ.
+    """
+
+    cells: int
+    identical: int
+    outcomes: int
+    differing: int
+
+
+def agreement(entry: Entry, first: Entry) -> Agreement:
+    """Compare the results of a reproduction with those of the entry it reproduces."""
+    old = {record.cell_key: record for record in first.records}
+    pairs = [(record, old[record.cell_key]) for record in entry.records if record.cell_key in old]
+    outcomes = differing = 0
+    for new, before in pairs:
+        if new.evaluation is None or before.evaluation is None:
+            continue
+        for name in new.evaluation.outcomes.keys() & before.evaluation.outcomes.keys():
+            bits = zip(new.evaluation.outcomes[name].unpack(), before.evaluation.outcomes[name].unpack(), strict=True)
+            found = [one != other for one, other in bits]
+            outcomes, differing = outcomes + len(found), differing + sum(found)
+    return Agreement(
+        cells=len(pairs),
+        identical=sum(new.result_digest == before.result_digest for new, before in pairs),
+        outcomes=outcomes,
+        differing=differing,
+    )
 
 
 def _cells(entry: Entry) -> set[str]:

@@ -125,7 +125,8 @@ def _seeds(entry: Entry, board: Board) -> Iterator[Finding]:
     if len(set(seeds)) < board.minimum.seeds:
         yield Finding("seeds", f"{len(set(seeds))} training seeds; the board asks for {board.minimum.seeds}")
     weights = [row.train_key for row in entry.rows if row.train_key is not None]
-    if len(set(weights)) != len(weights):
+    cells = [key for row in entry.rows for key in row.cells.values()]
+    if len(set(weights)) != len(weights) or len(set(cells)) != len(cells):
         yield Finding("seeds", "two seeds are one and the same trained model")
 
 

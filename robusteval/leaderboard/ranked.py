@@ -1,7 +1,7 @@
 """A ranked board as a document, kept in a cache folder while nothing about the board changes.
 
-Ranking thousands of entries means unpacking all their outcomes; what comes out depends on the bytes of the board's
-files alone, so it is kept under their digest.
+Ranking thousands of entries means unpacking all their outcomes; what comes out depends on the board's files alone, so
+it is kept until the size, the time of change or the place on disk of one of them differs.
 """
 
 from __future__ import annotations
@@ -68,5 +68,8 @@ def _rank(place: Path) -> dict[str, Any]:
 
 
 def _fingerprint(place: Path, files: list[Path]) -> str:
-    marks = [(path.name, sha256_hex(path.read_bytes())) for path in (place / "board.yaml", *files)]
+    marks = []
+    for path in (place / "board.yaml", *files):
+        found = path.stat()
+        marks.append([path.name, found.st_size, str(found.st_mtime_ns), found.st_ino])
     return json_digest([FORMAT, str(place), marks])

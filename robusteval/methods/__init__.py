@@ -31,6 +31,7 @@ METHODS: Registry[type[Method[Any]]] = Registry(
             "unknown domain inconsistency minimisation (Shin et al., ICLR 2024)",
         ),
         "sam": ("robusteval.methods.sam:Sam", "sharpness-aware minimisation (Foret et al., ICLR 2021)"),
+        "given": ("robusteval.methods.given:Given", "the start model as it is: measured and not trained"),
         "lp-ft": (
             "robusteval.methods.lp_ft:LinearProbeFineTune",
             "linear probing, then fine-tuning (Kumar et al., ICLR 2022)",

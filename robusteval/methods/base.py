@@ -131,6 +131,8 @@ class Method(ABC, Generic[P]):
     """Raised by hand when results change; part of the cell key."""
     start: ClassVar[Literal["optional", "required"]] = "optional"
     """Whether a start model is needed."""
+    trains: ClassVar[bool] = True
+    """Whether anything is trained; if not, the start model is the result and no training image is read."""
     replaces_head: ClassVar[bool] = False
     """Whether `prepare` gives a start model with another number of classes a new head; else it is refused."""
     counts_epochs: ClassVar[bool] = False

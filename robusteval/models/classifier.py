@@ -5,6 +5,7 @@ It is the only thing that attacks, methods and evaluators see.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,6 +158,26 @@ class Classifier(nn.Module):
             logits.grad_fn.register_prehook(count)
         return logits
 
+    def restricted(self, labels: Sequence[int]) -> Classifier:
+        """This classifier asked among fewer classes: a view whose class j is class `labels[j]`.
+
+        Weights, modes, normalisation and pass counter are shared, and its logits are bitwise those of this classifier.
+
+        Args:
+            labels: distinct classes, at least 2.
+
+        Raises:
+            ValueError: fewer than 2 classes, one twice, or one that the model does not have.
+        """
+        if len(labels) < 2 or len(set(labels)) != len(labels) or not set(labels) <= set(range(self.classes)):
+            raise ValueError(f"labels must be 2 or more of 0..{self.classes - 1}, each once, not {tuple(labels)}")
+        view = copy.copy(self)
+        view._modules = dict(self._modules)
+        view.network = ChosenLogits(self.network, self.classes, torch.tensor(labels, device=self.device))
+        view.network.train(self.network.training)
+        view.classes = len(labels)
+        return view
+
     @contextmanager
     def frozen(self) -> Iterator[Classifier]:
         """Evaluation mode with no parameter gradients; on exit modes, flags, gradients and buffers are as before."""
@@ -211,3 +232,27 @@ class Classifier(nn.Module):
         with self.mode(training=False):
             labels: Tensor = self(images).argmax(dim=1)
         return labels
+
+
+class ChosenLogits(nn.Module):
+    """Some of a network's logits.
+
+    Args:
+        network: maps inputs to logits (B, `classes`).
+        classes: number of its logits.
+        chosen: (K,) int64 columns that are kept.
+    """
+
+    chosen: Tensor
+
+    def __init__(self, network: nn.Module, classes: int, chosen: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = classes
+        self.register_buffer("chosen", chosen, persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        # Unlike the choice, this refuses more logits than there are classes; without a branch it can be traced.
+        logits: Tensor = self.network(inputs).unflatten(1, (self.classes,)).index_select(1, self.chosen)
+        return logits

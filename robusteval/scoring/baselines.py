@@ -19,6 +19,7 @@ from robusteval.schema.digest import sha256_hex
 from robusteval.schema.errors import UsageError
 from robusteval.schema.records import ResultRecord
 from robusteval.scoring.baseline_cell import BaselineCell, BaselineError, as_set, decode_cell
+from robusteval.scoring.baseline_evidence import prune_evidence
 from robusteval.scoring.sides import Side
 from robusteval.store.atomic import write_atomically
 
@@ -155,6 +156,7 @@ def write_baseline(
         for path in _files(folder):
             if path.name not in names:
                 path.unlink(missing_ok=True)
+        prune_evidence(folder, accepted)
     return Baseline(folder, accepted)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from robusteval.schema.specs import CELLS
 from robusteval.scoring.results import Comparison, Estimate, MethodScore, SuiteTable, ThreatScore
+from robusteval.scoring.spec_names import spec_notes
 
 ABSENT = "-"
 """What stands in a cell without a number."""
@@ -59,6 +60,8 @@ def _flat(table: SuiteTable, row: MethodScore) -> dict[str, Any]:
         worst = row.worst.get(column)
         flat[f"{column}_worst_domain"] = None if worst is None else worst.domain
         flat[f"{column}_worst"] = None if worst is None else worst.value
+    for role in dict.fromkeys(role for one in table.rows for role in one.specs):
+        flat[f"spec[{role}]"] = " + ".join(row.specs.get(role, ())) or None
     flat |= {name: getattr(row, name) for name in _COSTS}
     flat["selected_on"] = " ".join(row.selected_on)
     flat["flags"] = " ".join(row.flags)
@@ -189,7 +192,7 @@ def notes(table: SuiteTable) -> list[str]:
     symbols = ", ".join(HEADINGS[column] for column in table.pareto)
     lines.append(f"Pareto *: no other complete row is at least as good in all of {symbols} and better in one.")
     lines += _protocol_notes(table)
-    return lines + _threat_notes(table) + _selection_note(table) + _row_notes(table)
+    return lines + spec_notes(table) + _threat_notes(table) + _selection_note(table) + _row_notes(table)
 
 
 def _columns_note(table: SuiteTable) -> str:

@@ -190,6 +190,8 @@ class MethodScore(Frozen):
     """Mean of `r_ood` and `r_ood_threats`: what OODRobustBench calls OOD robustness."""
     unseen: dict[str, Estimate] = {}
     """Robust accuracy in distribution under each unseen threat."""
+    specs: dict[str, tuple[str, ...]] = {}
+    """Names of what AutoAttack measured, by role such as `r_id`; roles that other attacks measured are absent."""
     audit: SelectionAudit | None = None
     """What other weights of the same runs reach; absent where the suite follows no protocol."""
     gaps: Gaps = Gaps()

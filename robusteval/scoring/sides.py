@@ -157,7 +157,7 @@ def _pair(
     title = cell_title(role, before)
     shown = f"{row}: {title}" if row else title
     refuse_mismatch(shown, before.cell, now.cell, seeds_count=rule.unit != "attack_seeds")
-    return Pair(row, role, title, _measurement(*base, role), _measurement(*candidate, role))
+    return Pair(row, role, title, measurement(*base, role), measurement(*candidate, role))
 
 
 def cell_title(role: str, record: ResultRecord) -> str:
@@ -210,7 +210,17 @@ def _short(value: Any) -> str:
     return text if len(text) <= 24 else text[:21] + "..."
 
 
-def _measurement(side: Side, records: Mapping[int, ResultRecord], role: str) -> Measurement:
+def measurement(side: Side, records: Mapping[int, ResultRecord], role: str) -> Measurement:
+    """One side of one cell.
+
+    Args:
+        side: where the records come from.
+        records: the records by seed.
+        role: role of the cell.
+
+    Raises:
+        CorruptRecordError: the records contradict themselves or each other.
+    """
     first = next(iter(records.values()))
     robust = role.startswith("r_") or (role == ONE_RECORD and "robust" in evaluation_of(first).outcomes)
     domains, digest = domains_of(first), slice_digest(first)

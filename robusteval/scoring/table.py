@@ -40,6 +40,7 @@ from robusteval.scoring.results import (
     Worst,
 )
 from robusteval.scoring.selection import selection_audit
+from robusteval.scoring.spec_names import read_specs
 from robusteval.scoring.threats import distinct_names, union_score, unseen_scores
 from robusteval.stats.intervals import ClusteredEstimate
 from robusteval.stats.pareto import pareto_front
@@ -154,6 +155,7 @@ class _Reader:
             },
             union=union_score(self.plan, partial(self.outcomes, label)),
             **unseen_scores(self.plan, partial(self.role, label), found["r_ood"]),
+            specs=read_specs(seeds, self.records),
             gaps=self._gaps(label, found),
             audit=selection_audit(self.plan, partial(self.role, label), found["a_ood"]),
             domains=domains,

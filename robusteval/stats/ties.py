@@ -22,6 +22,8 @@ from robusteval.stats.paired import sign_flip_test
 
 EXACT_LIMIT = 200
 """Most models whose pairs are all tested exactly when outcomes are grouped or averaged; beyond, the normal limit."""
+NEGLIGIBLE = 1e-15
+"""On boards of more than `EXACT_LIMIT` models, p-values of McNemar's test below this are replaced by an upper bound."""
 _ROWS = 256
 
 
@@ -163,9 +165,21 @@ def _mcnemar(table: NDArray[np.integer]) -> NDArray[np.float64]:
             losses = (counts[i] - row[i + 1 :]).astype(np.float64)
             gains = (counts[i + 1 :] - row[i + 1 :]).astype(np.float64)
             total = losses + gains
-            tail = bdtr(np.minimum(losses, gains), np.maximum(total, 1.0).astype(np.int64), 0.5)
-            parts.append(np.where(total > 0.0, np.minimum(1.0, 2.0 * tail), 1.0))
+            parts.append(_two_sided(np.minimum(losses, gains), total, bounded=m > EXACT_LIMIT))
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _two_sided(fewer: NDArray[np.float64], total: NDArray[np.float64], *, bounded: bool) -> NDArray[np.float64]:
+    """Exact two-sided p-values of `fewer` successes or less in `total` fair trials.
+
+    With `bounded`, those that are certain to lie below `NEGLIGIBLE` are replaced by Hoeffding's bound, which is never
+    below them.
+    """
+    trials = np.maximum(total, 1.0)
+    found = 2.0 * np.exp(-2.0 * (total / 2.0 - fewer) ** 2 / trials)
+    exact = found >= NEGLIGIBLE if bounded else np.ones(found.shape, dtype=np.bool_)
+    found[exact] = 2.0 * bdtr(fewer[exact], trials[exact].astype(np.int64), 0.5)
+    return np.where(total > 0.0, np.minimum(1.0, found), 1.0)
 
 
 def _normal_limit(table: NDArray[np.int64]) -> NDArray[np.float64]:

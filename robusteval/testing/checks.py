@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from robusteval.api.evaluation import evaluate
+from robusteval.api.fast_gating import FastResult, fast_gate
 from robusteval.api.models import AnyModel
 from robusteval.api.results import ModelResults
 from robusteval.schema.errors import RobustevalError, UsageError, unknown_name
 from robusteval.schema.params import checked_params
 from robusteval.scoring.baseline_cell import BaselineCell
+from robusteval.scoring.baseline_evidence import prune_evidence, write_evidence
 from robusteval.scoring.baselines import (
     Baseline,
     forget_obtained,
@@ -28,6 +30,7 @@ from robusteval.testing.limits import shortened
 
 _RULE = ("margin", "sensitivity", "alpha", "unit")
 _MEASURED = ("n", "device", "name", "mean", "std", "value_range", "seeds", "check_input")
+_DECLARED = ("mean", "std", "value_range", "device")
 _ANOTHER = "accept a new one with pytest --robusteval-update, or give this check another baseline"
 
 
@@ -137,7 +140,7 @@ def run_check(check: Check, model: AnyModel, options: CheckOptions, *, asserting
     cells = results.baseline_cells(check.folder.name)
     if options.update is not None:
         return _accept(check, results, cells, seen, force=options.update == "force")
-    wanted = _of_the_same_model(check, seen, cells, results.family)
+    wanted = _of_the_same_model(check, seen, cells, results)
     try:
         if limit is not None:
             wanted = shortened(wanted, results, check.suite, check.measured.get("n"))
@@ -145,8 +148,29 @@ def run_check(check: Check, model: AnyModel, options: CheckOptions, *, asserting
     except MismatchError as error:
         raise MismatchError(f"baseline {check.folder.name!r}: {error}; {_ANOTHER}") from None
     if asserting:
-        _judge(check, comparison, cells, strict=options.strict, limited=limit is not None)
+        _judge(check, comparison, results, options)
     return comparison
+
+
+def run_fast_check(check: Check, model: AnyModel, *, cell: str, passes: int) -> FastResult:
+    """Look for a loss of robustness in one attacked cell, within a budget of passes.
+
+    Args:
+        check: what the test says.
+        model: the model.
+        cell: role of the cell.
+        passes: forward and backward passes an example, on average.
+
+    Raises:
+        RejectedError: the model regressed.
+        RobustevalError: see `robusteval.fast_gate`.
+    """
+    rule = {name: getattr(check.rule, name) for name in ("margin", "sensitivity", "alpha")}
+    declared = {key: value for key, value in check.measured.items() if key in _DECLARED}
+    found = fast_gate(model, check.folder, check.suite, cell=cell, passes=passes, store=check.store, **rule, **declared)
+    if found.verdict == "regressed":
+        raise RejectedError(str(found), found.comparison)
+    return found
 
 
 def _accept(
@@ -157,12 +181,13 @@ def _accept(
             seen = load_baseline(check.folder)
         except RobustevalError:
             seen = None
+    write_evidence(check.folder, cells, results.store)
     written = write_baseline(check.folder, cells, seen, force=force, partial=check.cells is not None)
     return compare_sides(written.side(), results.side(), check.rule, check.cells)
 
 
 def _of_the_same_model(
-    check: Check, baseline: Baseline | None, cells: tuple[BaselineCell, ...], family: str
+    check: Check, baseline: Baseline | None, cells: tuple[BaselineCell, ...], results: ModelResults
 ) -> Baseline:
     """The baseline, if it has all cells and is about the same kind of model.
 
@@ -174,12 +199,13 @@ def _of_the_same_model(
     stems = {cell.stem for cell in cells}
     there = set() if baseline is None else {cell.stem for cell in baseline.cells}
     if baseline is None or not stems <= there:
-        write_obtained(check.folder, cells, partial=partial)
+        _leave_obtained(check, cells, results)
         lacking = ", ".join(sorted(stems - there))
         raise RejectedError(
             f"there is no baseline {check.folder.name!r} for {lacking} yet; what was found is in {check.folder} as "
             f"*.obtained.json; look at it, then accept it with: {check.save} (or pytest --robusteval-update)"
         )
+    family = results.family
     problems = [f"family {baseline.family} -> {family}"] if baseline.family != family else []
     if not partial and there - stems:
         problems.append(f"cells {', '.join(sorted(there))} -> {', '.join(sorted(stems))}")
@@ -189,16 +215,22 @@ def _of_the_same_model(
     return baseline
 
 
-def _judge(
-    check: Check, comparison: ModelComparison, cells: tuple[BaselineCell, ...], *, strict: bool, limited: bool
-) -> None:
-    if not comparison.failed(strict=strict):
+def _leave_obtained(check: Check, cells: tuple[BaselineCell, ...], results: ModelResults) -> None:
+    """Leave what was found, with everything that accepting it needs."""
+    write_evidence(check.folder, cells, results.store)
+    write_obtained(check.folder, cells, partial=check.cells is not None)
+
+
+def _judge(check: Check, comparison: ModelComparison, results: ModelResults, options: CheckOptions) -> None:
+    if not comparison.failed(strict=options.strict):
         if check.cells is None:
             forget_obtained(check.folder)
+            accepted = load_baseline(check.folder)
+            prune_evidence(check.folder, () if accepted is None else accepted.cells)
         return
     text = to_text(comparison)
-    if comparison.failed() and not limited:
-        write_obtained(check.folder, cells, partial=check.cells is not None)
+    if comparison.failed() and options.limit is None:
+        _leave_obtained(check, results.baseline_cells(check.folder.name), results)
         force = " --force" if comparison.verdict == "suspect" else ""
         text += f"\n\nIf this is what you want, accept it with: {check.save}{force}"
     raise RejectedError(text, comparison)

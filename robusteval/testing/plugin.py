@@ -9,16 +9,20 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
+    from robusteval.api.fast_gating import FastResult
     from robusteval.scoring.verdicts import ModelComparison
 
 MARKER = "robusteval"
 PROPERTY = "robusteval_comparison"
 """Name of the property of a test report that holds what a check found, as JSON."""
+USED = "robusteval_baseline"
+"""Name of the property of a test report that names the baseline a check asked for."""
+Found = TypeVar("Found", "ModelComparison", "FastResult")
 _FOLDER = "robusteval_baselines"
 _HELP = (
     "robusteval(suite, baseline, cells, margin, sensitivity, alpha, unit, n, ...): defaults for robusteval_check and "
@@ -108,50 +112,97 @@ def robusteval_check(
     return _caller(request, robusteval_store, robusteval_baselines, asserting=True)
 
 
+@pytest.fixture
+def robusteval_fast_check(
+    request: pytest.FixtureRequest, robusteval_store: Path, robusteval_baselines: Path
+) -> Callable[..., FastResult]:
+    """A function that fails the test if one attacked cell surely regressed, in about thirty passes an example.
+
+    Call it as `robusteval_fast_check(model, suite="digits", baseline="main", cell="r_id", passes=30)`. It replays the
+    baseline's stored adversarial images first. It never accepts anything, and a verdict `clear` is no pass: run
+    `robusteval_check` before a release.
+    """
+    node = request.node
+
+    def call(model: Any, *, cell: str = "r_id", passes: int = 30, **arguments: Any) -> FastResult:
+        from robusteval.testing.checks import Check, run_fast_check
+
+        __tracebackhide__ = True
+
+        def run() -> tuple[FastResult, ModelComparison]:
+            check = Check.read(robusteval_baselines, robusteval_store, _written(node, arguments))
+            node.user_properties.append((USED, check.folder.name))
+            found = run_fast_check(check, model, cell=cell, passes=passes)
+            return found, found.comparison
+
+        return _failing(node, run)
+
+    return call
+
+
 def _caller(
     request: pytest.FixtureRequest, store: Path, baselines: Path, *, asserting: bool
 ) -> Callable[..., ModelComparison]:
     config, node = request.config, request.node
 
     def call(model: Any, **arguments: Any) -> ModelComparison:
-        from robusteval.schema.errors import RobustevalError
-        from robusteval.testing.checks import Check, CheckOptions, RejectedError, run_check
+        from robusteval.testing.checks import Check, CheckOptions, run_check
 
         __tracebackhide__ = True
-        marker = node.get_closest_marker(MARKER)
         options = CheckOptions(
             update=config.getoption("--robusteval-update"),
             only_stored=config.getoption("--robusteval-only-stored"),
             limit=config.getoption("--robusteval-limit"),
             strict=config.getoption("--robusteval-strict"),
         )
-        default = {"baseline": getattr(node, "originalname", None) or node.name}
-        written = {**default, **(marker.kwargs if marker else {}), **arguments}
-        found: ModelComparison | None
-        try:
-            check = Check.read(baselines, store, written)
-            found, problem = run_check(check, model, options, asserting=asserting), ""
-        except RejectedError as rejected:
-            found, problem = rejected.comparison, str(rejected)
-        except RobustevalError as error:
-            if getattr(error, "__notes__", None):
-                raise  # the model was being measured, so its own frames matter
-            found, problem = None, str(error)
-        if found is not None:
-            _note(node, found)
-        if found is None or problem:
-            pytest.fail(problem, pytrace=False)
-        return found
+
+        def run() -> tuple[ModelComparison, ModelComparison]:
+            check = Check.read(baselines, store, _written(node, arguments))
+            node.user_properties.append((USED, check.folder.name))
+            found = run_check(check, model, options, asserting=asserting)
+            return found, found
+
+        return _failing(node, run)
 
     return call
 
 
-def _note(node: pytest.Item, comparison: ModelComparison) -> None:
+def _written(node: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a check, those of the marker under them."""
+    marker = node.get_closest_marker(MARKER)
+    default = {"baseline": getattr(node, "originalname", None) or node.name}
+    return {**default, **(marker.kwargs if marker else {}), **arguments}
+
+
+def _failing(node: Any, run: Callable[[], tuple[Found, ModelComparison]]) -> Found:
+    """Run a check, note what it found, and fail the test with one message and no traceback of the plug-in."""
+    from robusteval.schema.errors import RobustevalError
+    from robusteval.testing.checks import RejectedError
+
+    __tracebackhide__ = True
+    comparison: ModelComparison | None
+    try:
+        found, comparison = run()
+        problem = ""
+    except RejectedError as rejected:
+        comparison, problem = rejected.comparison, str(rejected)
+    except RobustevalError as error:
+        if getattr(error, "__notes__", None):
+            raise  # the model was being measured, so its own frames matter
+        comparison, problem = None, str(error)
+    if comparison is not None:
+        _note(node, comparison, comparison.verdict if problem else found.verdict)
+    if problem or comparison is None:
+        pytest.fail(problem, pytrace=False)
+    return found
+
+
+def _note(node: pytest.Item, comparison: ModelComparison, verdict: str) -> None:
     """Leave the result where JUnit files and the controller of pytest-xdist find it."""
     from robusteval.scoring.verdict_text import to_json
 
-    node.user_properties.append(("robusteval_verdict", comparison.verdict))
-    node.user_properties.append((PROPERTY, json.dumps(to_json(comparison))))
+    node.user_properties.append(("robusteval_verdict", verdict))
+    node.user_properties.append((PROPERTY, json.dumps({**to_json(comparison), "verdict": verdict})))
 
 
 class _Reporter:
@@ -160,11 +211,14 @@ class _Reporter:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.found: list[dict[str, Any]] = []
+        self.used: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call":
             return
         for name, value in report.user_properties:
+            if name == USED:
+                self.used.add(str(value))
             if name == PROPERTY:
                 self.found.append({"test": report.nodeid, "outcome": report.outcome, **json.loads(str(value))})
 
@@ -193,3 +247,14 @@ class _Reporter:
             for entry in self.found:
                 counts[entry["verdict"]] = counts.get(entry["verdict"], 0) + 1
             yield ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+        if unused := self._unused():
+            yield f"no check of this session used the baselines {', '.join(unused)}; remove those that are not needed"
+
+    def _unused(self) -> list[str]:
+        """Baselines that no test asked for, if all tests were run."""
+        option = self.config.option
+        chosen = option.keyword or option.markexpr or self.config.args_source is pytest.Config.ArgsSource.ARGS
+        if not self.used or chosen:
+            return []
+        folder = self.config.rootpath / str(self.config.getini(_FOLDER))
+        return sorted(path.name for path in folder.glob("*") if path.is_dir() and path.name not in self.used)

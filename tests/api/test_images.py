@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import robusteval
-from robusteval.schema.errors import UsageError
+from robusteval.schema.errors import CellError, RobustevalError, UsageError
 from robusteval.schema.types import Component
 
 
@@ -73,3 +73,69 @@ def test_unknown_corruptions_and_severities_are_refused():
         robusteval.corrupt(images, "brigthness")
     with pytest.raises(UsageError, match="parameter 'severity' is 9"):
         robusteval.corrupt(images, "brightness", severity=9)
+
+
+class Faulty(torch.nn.Module):
+    """A linear network whose logits go through a function of (input, logits)."""
+
+    def __init__(self, fault, classes=10):
+        super().__init__()
+        self.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, classes))
+        self.fault = fault
+
+    def forward(self, images):
+        return self.fault(images, self.network(images))
+
+
+def _dazzled(images, logits):
+    if float(images.max()) > 0.8:
+        raise RuntimeError("too bright")
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            lambda images, logits: logits.masked_fill(images.mean((1, 2, 3))[:, None] > 0.5, float("nan")),
+            "NaN on example 2;",
+        ),
+        (_dazzled, "RuntimeError on example 0, 1, 2, 3: too bright"),
+        (lambda images, logits: logits[:, :1], "two classes or more"),
+        (lambda images, logits: logits.round().long(), "floating point"),
+        (lambda images, logits: logits.to("meta"), "logits on meta for images on cpu"),
+        (lambda images, logits: (logits,), r"not \(16, classes\) logits"),
+    ],
+)
+def test_a_model_whose_answers_mean_nothing_is_refused_with_the_images_named(fault, words):
+    images = torch.full((4, 3, 16, 16), 0.4)
+    images[2] = 0.9
+    with pytest.raises(RobustevalError, match=words):
+        robusteval.attack(Faulty(fault), images, [0, 1, 2, 3], "linf-0.1", using="fgsm", device="cpu")
+
+
+def test_a_model_for_other_channels_is_refused_by_the_words_of_torch_and_the_images():
+    with pytest.raises(CellError, match=r"raised RuntimeError on example 0, 1: .*shapes cannot be multiplied"):
+        robusteval.attack(Faulty(lambda images, logits: logits), torch.rand(2, 1, 16, 16), [0, 1], device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [([0.5, 1.0], "labels of image 0 are no whole numbers"), (["a", "b"], "number of a class for each image")],
+)
+def test_a_label_is_the_number_of_a_class(network, pixels, labels, words):
+    with pytest.raises(UsageError, match=words):
+        robusteval.attack(network, pixels[0][:2], labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"threat": None}, "write norm and radius"),
+        ({"using": {"name": "pgd"}}, "give the name of an attack"),
+        ({"means": (0.5,)}, "declared by mean, std and value_range"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_name(network, pixels, arguments, words):
+    with pytest.raises(UsageError, match=words):
+        robusteval.attack(network, pixels[0][:2], pixels[1][:2], **arguments)

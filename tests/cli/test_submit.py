@@ -88,8 +88,8 @@ def test_results_of_a_changed_checkout_are_refused(command: Command, stores: dic
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "give --board, and either a row"),
-        (("erm", "--check", "x.json"), "give --board, and either a row"),
+        ((), "give --board, and either a model"),
+        (("erm", "--check", "x.json"), "give --board, and either a model"),
         (("emr",), "unknown row 'emr'; did you mean 'erm'?"),
         (("erm", "--id", "../x"), "cannot be a file name"),
         (("erm", "--claims", "absent.json"), "absent.json: cannot be read"),

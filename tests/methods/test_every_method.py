@@ -61,7 +61,7 @@ def trained(network, stripes):
 
 
 def test_every_method_has_a_row():
-    assert set(TABLE) == set(METHODS.names())
+    assert set(TABLE) == {name for name in METHODS.names() if METHODS.load(name).trains}
 
 
 @pytest.mark.parametrize("name", TABLE)

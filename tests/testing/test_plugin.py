@@ -212,6 +212,7 @@ def test_arguments_that_make_no_sense_are_one_line(check, arguments, words):
     result.stdout.fnmatch_lines([words])
 
 
+@pytest.mark.slow
 def test_a_worker_of_xdist_hands_its_results_to_the_report(project, check):
     body = """\
 import pytest
@@ -250,3 +251,29 @@ def test_the_plugin_itself_imports_only_pytest():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "pydantic", "pandas", "ruamel.yaml"} & set(eval(done.stdout))
+
+
+def test_a_fast_check_fails_on_a_proved_loss_and_never_calls_a_part_of_the_protocol_a_pass(project, check):
+    whole = (
+        "import reader\ndef test_reader(robusteval_check):\n"
+        "    robusteval_check(reader.load(LOST), suite='./shop.yaml', baseline='main')\n"
+    )
+    check("--robusteval-update", body=whole)
+    body = (
+        "import reader\ndef test_reader(robusteval_fast_check):\n"
+        "    found = robusteval_fast_check(reader.load(LOST), suite='./shop.yaml', baseline='main', sensitivity=0.3)\n"
+        "    assert found.verdict == 'pass' and found.findings.complete\n"
+    )
+    check("--robusteval-report", "report.json", body=body).assert_outcomes(passed=1)
+    (entry,) = json.loads((project.path / "report.json").read_text())
+    assert (entry["verdict"], entry["cells"][0]["n"]) == ("pass", 60)
+    result = check(body=body, lost=20.0)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*fast gate: regressed, * passes an example (clean 60 examples*"])
+
+
+def test_baselines_that_no_check_uses_are_reported(project, check):
+    check("--robusteval-update")
+    (project.path / "tests/baselines/old").mkdir()
+    check().stdout.fnmatch_lines(["no check of this session used the baselines old; *"])
+    assert "used the baselines" not in check("-k", "reader").stdout.str()

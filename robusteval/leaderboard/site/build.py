@@ -138,7 +138,7 @@ def _board_pages(pages: Environment, board: Board, contents: Contents, groups: S
     yield f"{board.name}/board.json", document.encode() + b"\n"
     yield f"{board.name}/board.csv", board_csv(board, groups).encode()
     for entry in contents.entries.values():
-        view = entry_view(board, entry)
+        view = entry_view(board, entry, contents.entries.get(entry.reproduces or ""))
         page = _render(
             pages, "entry.html", root="../../", board=board, replaced_by=contents.replaced_by(entry.id), **view
         )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from robusteval.leaderboard.beside import agreement
 from robusteval.leaderboard.boards import Board
 from robusteval.leaderboard.entries import Claims, Entry
 from robusteval.leaderboard.evidence import unpacked
@@ -20,9 +21,10 @@ _MOST = 2000
 """Most characters of one raw field on the page; the entry file has all of it."""
 
 
-def entry_view(board: Board, entry: Entry) -> dict[str, Any]:
-    """Numbers, claims, records and origin of an entry."""
+def entry_view(board: Board, entry: Entry, reproduced: Entry | None = None) -> dict[str, Any]:
+    """Numbers, claims, records and origin of an entry, and how far it found what the entry it reproduces did."""
     return {
+        "agreement": None if reproduced is None else agreement(entry, reproduced),
         "entry": entry,
         "values": [_value(board, key, entry) for key in board.keys if key in entry.columns],
         "claims": _claims(entry.claims),
@@ -39,6 +41,10 @@ def commands(entry: Entry) -> list[str]:
     """Command lines that measure the cells of an entry again."""
     if entry.suite is None or not entry.measured:
         return []
+    if any(row.train_key is None for row in entry.rows):
+        return [
+            f"robusteval eval MODEL --suite {entry.suite.name}  # version {entry.suite.version}, MODEL: its weights"
+        ]
     return [
         f"robusteval run {entry.suite.name} --only method={row.method},seed={row.seed}  # version {entry.suite.version}"
         for row in entry.rows

@@ -239,3 +239,14 @@ TAGS = {
     "ul", "li",
     "script", "svg", "rect", "line", "text", "polyline", "circle", "dl", "dt", "dd", "code", "pre",
 }  # fmt: skip
+
+
+def test_the_page_of_a_reproduction_says_how_many_results_are_bit_for_bit_the_same(
+    shelf: Shelf, make_entry: Callable[..., Entry], tmp_path: Path
+) -> None:
+    first = make_entry("one")
+    shelf.add(first)
+    shelf.add(first.model_copy(update={"id": "again", "badge": "reproduced", "reproduces": "one"}))
+    build_site([shelf.folder], tmp_path / "site")
+    page = (tmp_path / "site" / shelf.folder.name / "entries" / "again.html").read_text()
+    assert "8 of 8 results have the same digest; 0 of 960 outcomes differ" in page
