@@ -1,4 +1,7 @@
-"""The API reference, made from signatures and docstrings: `python -m robusteval.api.reference > docs/api.md`."""
+"""The API reference, made from signatures and docstrings.
+
+python -m robusteval.api.reference > robusteval/docs/api.md
+"""
 
 from __future__ import annotations
 

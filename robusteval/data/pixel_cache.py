@@ -7,6 +7,7 @@ file is reported, not replaced: whoever damaged it may damage results as well.
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import warnings
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
@@ -24,9 +25,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from robusteval.data.folder_index import complaint, reader_threads
+from robusteval.data.imageset import COPIED_BYTES
 from robusteval.schema.digest import sha256_hex
 from robusteval.schema.errors import CorruptRecordError, DataError
+from robusteval.schema.registry import load_target
 from robusteval.store.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from robusteval.data.computed import ComputedImages
 
 _UNDECODABLE = (
     OSError,
@@ -155,7 +161,8 @@ class PixelCache:
         if side_by_side:
             return stored[first:last]
         if len(positions) * math.prod(self.shape[1:]) <= COPIED_BYTES:
-            return plain[np.asarray(positions)]
+            copied: NDArray[np.uint8] = plain[np.asarray(positions)]
+            return copied
         # By its name, so that what reads ids only never reaches torch.
         chosen: ComputedImages = load_target("robusteval.data.computed:chosen_from")(stored, positions)
         return chosen

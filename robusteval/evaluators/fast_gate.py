@@ -121,13 +121,15 @@ def run_fast_gate(
         decided: asked with (N,) what stands so far, whether that is enough; true ends the gate.
 
     Raises:
-        UsageError: no threat model, or a protocol that leaves examples open.
+        UsageError: no threat model, a protocol that leaves examples open, or domains with fewer classes.
         CellError: the data does not fit, or the model or an attack broke its contract.
     """
     if context.threat is None:
         raise UsageError("a fast gate is about an attacked cell: it needs a threat model")
     if any(component.params.get("mode") == "two-stage" for component in params.attacks):
         raise UsageError("mode: two-stage leaves some examples open, and a fast gate has to know which stand")
+    if any(domain in data.subsets for domain, _ in data.domain_counts):
+        raise UsageError("a fast gate predicts among all classes, and this data has domains with fewer; use evaluate")
     check_fit(model, data)
     check_devices(model)
     gate = _FastGate(model, data, context, params, passes * len(data))

@@ -12,12 +12,13 @@ from robusteval.schema.errors import unknown_name
 
 def against_others(entry: Entry, others: Mapping[str, Entry]) -> Iterator[Finding]:
     """Whether the entry fits beside those that are there."""
+    line = _line(entry, others)
     for other in others.values():
         if other.id.lower() == entry.id.lower():
             yield Finding("id", f"there is an entry {other.id!r}; entries are never changed, give this one another id")
         elif other.supersedes is not None and other.supersedes == entry.supersedes:
             yield Finding("id", f"{entry.supersedes!r} is superseded by {other.id!r} already")
-        elif _cells(entry) & _cells(other) and other.id not in (entry.supersedes, entry.reproduces):
+        elif _cells(entry) & _cells(other) and not line & _line(other, others):
             yield Finding("id", f"has the same cells as {other.id!r}; supersede it or leave this one out")
     for word, name in (("supersedes", entry.supersedes), ("reproduces", entry.reproduces)):
         if name is not None and name not in others:
@@ -76,6 +77,19 @@ def agreement(entry: Entry, first: Entry) -> Agreement:
         outcomes=outcomes,
         differing=differing,
     )
+
+
+def _line(entry: Entry, others: Mapping[str, Entry]) -> set[str]:
+    """Ids of the entry and of what it supersedes or reproduces, directly or through others."""
+    found: set[str] = set()
+    waiting: list[str | None] = [entry.id]
+    while waiting:
+        name = waiting.pop()
+        if name is not None and name not in found:
+            found.add(name)
+            here = entry if name == entry.id else others.get(name)
+            waiting += [] if here is None else [here.supersedes, here.reproduces]
+    return found
 
 
 def _cells(entry: Entry) -> set[str]:

@@ -30,7 +30,7 @@ def least_batch(form: Classifier, images: Tensor) -> int:
     try:
         form.least_batch = 1
         expected = _bits(form, whole)
-        agrees = {}
+        agrees: dict[int, bool] = {}
         for candidate in CANDIDATES:
             sizes = sorted({candidate, candidate + 1, 2 * candidate - 1, 2 * candidate, 12} - set(agrees))
             for size in sizes:

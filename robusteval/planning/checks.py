@@ -176,8 +176,9 @@ class _Check:
         if found.start == "required" and spec.start is None:
             text = f"method {spec.method!r} needs a 'start': the label of another row, or a .safetensors file"
             self._say((*loc, "method"), text)
-        if spec.architecture is not None and self._component("architecture", spec.architecture, (*loc, "architecture")):
-            self._try((*loc, "architecture"), lambda: targets.resolve_architecture(spec.architecture))
+        own = spec.architecture
+        if own is not None and self._component("architecture", own, (*loc, "architecture")):
+            self._try((*loc, "architecture"), lambda: targets.resolve_architecture(own))
         params = targets.params_of(found).model_validate(spec.params)
         for position, component in enumerate(getattr(params, "augment", ())):
             self._component("augmentation", component, (*loc, "params", "augment", position))
@@ -222,7 +223,7 @@ class _Check:
 
     def _same_architecture(self, spec: MethodSpec, loc: Loc) -> None:
         other = self._part(MethodSpec, "methods", self._rows[str(spec.start)])
-        ours, theirs = self._row_architecture(spec), other and self._row_architecture(other)
+        ours, theirs = self._row_architecture(spec), self._row_architecture(other) if other is not None else None
         if ours is not None and theirs is not None and ours != theirs:
             text = f"row {spec.start!r} is a {_spelled(theirs)}, this row a {_spelled(ours)}; make them the same"
             self._say(loc, text)

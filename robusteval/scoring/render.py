@@ -10,7 +10,7 @@ from typing import Any
 
 from robusteval.schema.specs import CELLS
 from robusteval.scoring.results import Comparison, Estimate, MethodScore, SuiteTable, ThreatScore
-from robusteval.scoring.spec_names import spec_notes
+from robusteval.scoring.spec_names import flat_specs, spec_notes
 
 ABSENT = "-"
 """What stands in a cell without a number."""
@@ -60,8 +60,7 @@ def _flat(table: SuiteTable, row: MethodScore) -> dict[str, Any]:
         worst = row.worst.get(column)
         flat[f"{column}_worst_domain"] = None if worst is None else worst.domain
         flat[f"{column}_worst"] = None if worst is None else worst.value
-    for role in dict.fromkeys(role for one in table.rows for role in one.specs):
-        flat[f"spec[{role}]"] = " + ".join(row.specs.get(role, ())) or None
+    flat |= flat_specs(table, row)
     flat |= {name: getattr(row, name) for name in _COSTS}
     flat["selected_on"] = " ".join(row.selected_on)
     flat["flags"] = " ".join(row.flags)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from robusteval.schema.plans import RowSeed
 from robusteval.scoring.outcomes import Records
-from robusteval.scoring.results import SuiteTable
+from robusteval.scoring.results import MethodScore, SuiteTable
 
 
 def read_specs(seeds: Sequence[RowSeed], records: Records) -> dict[str, tuple[str, ...]]:
@@ -35,3 +35,9 @@ def spec_notes(table: SuiteTable) -> list[str]:
         return []
     parts = [f"{role} {', '.join(names)}" for role, names in by_role.items()]
     return [f"AutoAttack: {'; '.join(parts)}."]
+
+
+def flat_specs(table: SuiteTable, row: MethodScore) -> dict[str, str | None]:
+    """The names of one row under `spec[ROLE]`, for every role that AutoAttack measured in any row."""
+    roles = dict.fromkeys(role for one in table.rows for role in one.specs)
+    return {f"spec[{role}]": " + ".join(row.specs.get(role, ())) or None for role in roles}

@@ -8,13 +8,13 @@ import pytest
 import robusteval
 from robusteval.api.reference import reference
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "robusteval" / "docs"
 EXEMPLIFIED = {"attack", "corrupt", "evaluate", "gate"}
 """Functions whose example needs nothing but the package."""
 
 
 def test_the_page_is_what_the_docstrings_say():
-    assert (DOCS / "api.md").read_text() == reference(), "python -m robusteval.api.reference > docs/api.md"
+    assert (DOCS / "api.md").read_text() == reference(), "python -m robusteval.api.reference > robusteval/docs/api.md"
 
 
 @pytest.mark.parametrize("name", robusteval.__all__)

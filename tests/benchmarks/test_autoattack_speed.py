@@ -12,8 +12,8 @@ robust here), `passes`, and `matmul_share`: the share of the speed of a large ma
 for `exact` and bfloat16 else, that all passes of our run reach over its whole time.
 
 The robust network is trained by `robust_resnet20.yaml` once, which takes about 10 minutes, and kept in
-`~/.cache/robusteval/benchmarks/<digest of the recipe>/`. Images and the weights that it starts from come from the folder
-that `ROBUSTEVAL_SHARED` names.
+`~/.cache/robusteval/benchmarks/<digest of the recipe>/`. Images and the weights that it starts from come from the
+folder that `ROBUSTEVAL_SHARED` names.
 `ROBUSTEVAL_BENCHMARK_EXAMPLES` lowers the number of examples, `ROBUSTEVAL_BENCHMARK_SEEDS=2` runs the reference with a
 second seed as well and stores how many verdicts its seeds disagree on.
 """

@@ -227,3 +227,19 @@ def test_the_site_is_served_to_this_machine_only(tmp_path: Path) -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_row_without_results_is_run_first_and_may_reproduce_an_entry(
+    command: Command, place: Path, suite: Path, tmp_path: Path
+) -> None:
+    board, store = place / "boards" / "kept", tmp_path / "store"
+    asked = ("submit", "erm", "--board", board, "--suite", suite, "--store", store, "--device", "cpu", "--id", "again")
+    code, _, err = command(*asked)
+    assert code == 6
+    assert "has the same cells as 'erm'" in err
+    assert sum(record.training is not None for record in Store.open(store).records()) == 1
+    cleaned(store)
+    assert command(*asked, "--reproduces", "erm")[0] == 0
+    entry = Shelf(board).read().entries["again"]
+    assert (entry.badge, entry.reproduces) == ("reproduced", "erm")
+    assert command("board", "check", board)[0] == 0

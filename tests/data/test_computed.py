@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from robusteval.data import imageset, pixel_cache
 from robusteval.data.batches import DeviceSet
 from robusteval.data.computed import ComputedImages
+from robusteval.data.image_folder import ImageFolder, ImageFolderParams
 from robusteval.data.imageset import ImageSet
 
 CPU = torch.device("cpu")
@@ -75,6 +80,47 @@ def test_computed_and_stored_sets_join_and_are_taken_apart_in_any_order() -> Non
     assert isinstance(taken.images, ComputedImages)
     assert np.array_equal(taken.images.all(CPU).numpy(), whole[positions])
     assert taken.ids == tuple(joined.ids[index] for index in positions)
+
+
+def mapped(path: Path, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    np.save(path, array)
+    found: NDArray[np.uint8] = np.load(path, mmap_mode="c")
+    return found
+
+
+def test_large_mapped_sets_join_without_a_copy_and_small_ones_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [mapped(tmp_path / f"{n}.npy", pixels(n, n)) for n in (5, 7)]
+    sets = [image_set(part, name) for part, name in zip(parts, "ab", strict=True)]
+    whole = np.concatenate(parts)
+    assert isinstance(ImageSet.concatenate(sets).images, np.ndarray)
+    monkeypatch.setattr(imageset, "COPIED_BYTES", whole.nbytes - 1)
+    joined = ImageSet.concatenate(sets)
+    assert isinstance(joined.images, ComputedImages)
+    assert np.array_equal(joined.images.all(CPU).numpy(), whole)
+    on_disk, resident = DeviceSet(joined, resident_bytes=0), DeviceSet(joined)
+    assert isinstance(on_disk.images, ComputedImages)
+    assert isinstance(resident.images, Tensor)
+    for one, other in zip(on_disk.shuffled(4, seed=0, epoch=0), resident.shuffled(4, seed=0, epoch=0), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+
+
+def test_a_large_split_of_decoded_files_stays_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index, value in enumerate(np.random.default_rng(0).integers(0, 256, 30).tolist()):
+        place = tmp_path / "tree" / "only" / "ab"[index % 2] / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (value, 0, 0)).save(place)
+    params = ImageFolderParams(path=str(tmp_path / "tree"), cache=str(tmp_path / "cache"), layout="domain")
+    cache = ImageFolder(params)._pixels
+    copied = cache.at([1, 2, 5, 20])
+    assert isinstance(copied, np.ndarray)
+    monkeypatch.setattr(pixel_cache, "COPIED_BYTES", 10)
+    lazy = cache.at([1, 2, 5, 20])
+    assert isinstance(lazy, ComputedImages)
+    assert np.array_equal(lazy.all(CPU).numpy(), copied)
+    assert isinstance(cache.at([3, 4, 5]), np.memmap)
 
 
 def test_images_of_different_sizes_do_not_join() -> None:

@@ -228,6 +228,22 @@ def test_a_model_that_remembers_is_dynamic_though_its_answers_do_not_change_yet(
     assert "1 buffers: network.total" in flag.evidence
 
 
+@pytest.mark.parametrize("period", [2, 3])
+def test_a_model_whose_answers_alternate_is_dynamic_and_not_randomised(period, task) -> None:
+    class Alternating(Wrapped):
+        calls = 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.calls += 1
+            return self.network(images) * (1.0 + self.calls % period)
+
+    model = defended(task, Alternating)
+    with model.frozen():
+        found = {flag.code for flag in output_flags(model, right(task), 0)}
+    assert "dynamic-output" in found
+    assert "randomised-output" not in found
+
+
 def test_the_checks_leave_modes_buffers_and_every_random_generator_as_they_were(task) -> None:
     for wrapper in (Noisy, StubbornDropout, Remembering):
         model = defended(task, wrapper)

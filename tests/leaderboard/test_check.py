@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from robusteval.leaderboard.boards import Board
-from robusteval.leaderboard.check import check_entry, check_file, question
+from robusteval.leaderboard.check import check_entry, check_file, check_shelf, question
 from robusteval.leaderboard.entries import Entry, encode_entry
 from robusteval.leaderboard.shelf import Shelf
 from robusteval.schema.cells import EvalCell
@@ -194,6 +194,22 @@ def test_a_reproduction_shares_cells_and_agrees(
     texts = " ".join(str(finding) for finding in check_file(path, board, shelf)[1])
     assert "shares no cell with 'one'" in texts
     assert "contradicts" in texts
+
+
+def test_corrections_of_corrections_and_reproductions_stand_beside_the_first(
+    board: Board, shelf: Shelf, make_entry: MakeEntry
+) -> None:
+    first = make_entry("one")
+    shelf.add(first)
+    shelf.add(first.model_copy(update={"id": "two", "supersedes": "one"}))
+    shelf.add(first.model_copy(update={"id": "three", "supersedes": "two"}))
+    for name in ("four", "five"):
+        shelf.add(first.model_copy(update={"id": name, "badge": "reproduced", "reproduces": "one"}))
+    assert check_shelf(board, shelf) == (5, {})
+    shelf.add(first.model_copy(update={"id": "six"}))
+    count, found = check_shelf(board, shelf)
+    assert count == 6
+    assert "has the same cells as" in found["synthetic/six"][0]
 
 
 def test_reported_entries_are_checked_for_range(board: Board, make_reported: MakeEntry) -> None:

@@ -135,3 +135,15 @@ def test_intervals_of_a_simulated_board_cover_as_they_promise() -> None:
     ends = np.array([wilson(int(count), 500) for count in counts])
     covered = np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1]))
     assert 0.93 <= covered <= 0.97
+
+
+def test_on_large_boards_only_negligible_p_values_are_bounded_from_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    sums = (rng.random((12, 400)) < np.linspace(0.2, 0.9, 12)[:, None]).astype(np.int8)
+    exact = pairwise_outcomes(sums)
+    monkeypatch.setattr(ties, "EXACT_LIMIT", 5)
+    bounded = pairwise_outcomes(sums)
+    small = bounded < ties.NEGLIGIBLE
+    assert 0 < small.sum() < small.size
+    assert np.array_equal(bounded[~small], exact[~small])
+    assert np.all(bounded[small] >= exact[small])
