@@ -47,10 +47,11 @@ def imagecorruptions() -> Iterator[Callable[..., Any]]:
     stand_in.resource_filename = lambda _, path: str(home / path)  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patch.setitem(sys.modules, "pkg_resources", stand_in)
         patch.setattr("numpy.float_", float, raising=False)
-        package = importlib.import_module("imagecorruptions")
-        functions = importlib.import_module("imagecorruptions.corruptions")
+        with pytest.MonkeyPatch.context() as importing:
+            importing.setitem(sys.modules, "pkg_resources", stand_in)
+            package = importlib.import_module("imagecorruptions")
+            functions = importlib.import_module("imagecorruptions.corruptions")
         importlib.import_module("cv2").setNumThreads(1)
         gaussian = importlib.import_module("skimage.filters").gaussian
 

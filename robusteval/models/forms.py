@@ -36,7 +36,7 @@ cross-entropy 0.03 for an adversarially trained ResNet-20 and 0.14 for a random 
 PROBES = 32
 """Images that the self-test of low precision sees: 100,000 gradient components at 32 pixels, for 128 passes."""
 
-PATIENCE = 8
+PATIENCE = 32
 """Batches that are padded before it is measured whether a form can do without: the measurement costs about as much."""
 
 # What a copy may raise where the original does not: code that looks into the modules that were replaced, tensors that

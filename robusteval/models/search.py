@@ -135,6 +135,8 @@ class SearchModel:
             image.
         """
         form = self._form(images)
+        if 0 < len(images) < MIN_BATCH:
+            self._forms.see_small(self.precision)
         leaf = images.detach().requires_grad_(True)
         with torch.enable_grad():
             logits = form(leaf).float()
@@ -180,6 +182,4 @@ class SearchModel:
         if not len(images):
             return self.classifier
         self.prepare(images)
-        if len(images) < MIN_BATCH:
-            self._forms.see_small(self.precision)
         return self._forms.of(self.precision)

@@ -362,6 +362,10 @@ class _Check:
             hint = "rotation: 30, translation: 0.1" if spatial else "a positive radius such as 8/255"
             self._say((*loc, "norm" if spatial else "epsilon"), f"{text} allows no attack; write {hint}")
             return
+        if spec.norm == "linf" and spec.epsilon is not None and spec.epsilon.fraction > 1:
+            text = f"epsilon {spec.epsilon} is more than the whole pixel range [0, 1]; {spec.epsilon} grey levels are"
+            self._say((*loc, "epsilon"), f"{text} {spec.epsilon}/255")
+            return
         for position, attack in enumerate(spec.attacks):
             self._attack(attack, spec.threat, (*loc, "attacks", position))
 

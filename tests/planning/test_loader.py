@@ -127,6 +127,7 @@ def test_a_right_suite_loads(tmp_path: Path) -> None:
         ("epsilon: 8/255", "epsilon: -0.1", 27, "is negative"),
         ("epsilon: 8/255", "epsilon: .nan", 27, "not a finite number"),
         ("epsilon: 8/255", "epsilon: 0", 27, "positive radius"),
+        ("epsilon: 8/255", "epsilon: 8", 27, "more than the whole pixel range [0, 1]; 8 grey levels are 8/255"),
         ("epsilon: 8/255", "epsilon: [8, 255]", 27, "must be a number"),
         ("      epsilon: 8/255\n", "", 26, "norm linf needs 'epsilon', such as 8/255"),
         ("      epsilon: 8/255\n", "      rotation: 30\n", 26, "norm linf has no 'rotation'; its limits are 'epsilon'"),
