@@ -412,7 +412,7 @@ def _at_home(text: str) -> Path:
 def _opened(component: Component) -> Dataset[Any]:
     """Open a dataset and read what checking needs, so that broken data shows here."""
     dataset = targets.open_dataset(component)
-    _ = (dataset.domains, dataset.image_shape)
+    _ = (dataset.image_shape, [dataset.ids(domain, "test") for domain in dataset.domains])
     if len(dataset.classes) < 2:
         raise DataError(
             f"dataset {component.name!r}: a classifier needs at least 2 classes, this one has "
