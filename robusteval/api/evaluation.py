@@ -215,8 +215,10 @@ class _Evaluation:
             return
         for role, cells in roles.items():
             cell = next(iter(cells.values()))
+            if cell.threat is None:
+                continue
             for written in cell.evaluator.params.get("attacks", ()):
-                attack = build_attack(Component.model_validate(written), cell.threat)  # type: ignore[arg-type]
+                attack = build_attack(Component.model_validate(written), cell.threat)
                 if any(stage.needs is Access.WHITE_BOX for stage in attack.stages()):
                     raise UsageError(
                         f"{role}: attack {written['name']!r} needs gradients, which a function on arrays has not; give "

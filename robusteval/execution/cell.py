@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from threadpoolctl import threadpool_limits
 
 from robusteval.evaluators.base import no_progress
-from robusteval.execution.events import CellSummary, CellTask
+from robusteval.execution.events import CellStatus, CellSummary, CellTask
 from robusteval.execution.work import evaluate_cell, measure, train_cell
 from robusteval.models.classifier import Classifier
 from robusteval.schema.cells import AnyCell, EvalCell, TrainCell
@@ -131,8 +131,8 @@ def _execute(task: CellTask, store: Store, progress: Progress) -> CellSummary:
     if outcome.status == "conflict":
         flips = f"{outcome.flipped} outcomes differ" if isinstance(cell, EvalCell) else "the weights differ"
         note = f"nondeterministic: cell {task.key[:12]} has another result in the store, {flips}; both are kept"
-    status = "ok" if attempt.failure is None else "failed"
-    return CellSummary(task.key, status, record.timing.wall_s, headline(record), note)  # type: ignore[arg-type]
+    status: CellStatus = "ok" if attempt.failure is None else "failed"
+    return CellSummary(task.key, status, record.timing.wall_s, headline(record), note)
 
 
 def _record(cell: TrainCell | EvalCell, attempt: _Attempt, task: CellTask, clock: _Clock) -> ResultRecord:

@@ -155,8 +155,7 @@ def _record(role: str, train_key: str | None, record: ResultRecord, board: Board
 
 def _attacked(where: str, record: ResultRecord, cell: EvalCell, board: Board, place: int) -> Iterator[Finding]:
     threat, asked = board.threats[place], cell.threat
-    canonical = {"mode": "json", "context": {"canonical": True}}
-    if asked is None or asked.model_dump(**canonical) != threat.model_dump(**canonical):  # type: ignore[arg-type]
+    if asked != threat:
         yield Finding("threat", f"{where}: attacked under {asked}, the board ranks {threat}")
     evaluation = record.evaluation
     assert evaluation is not None

@@ -180,7 +180,7 @@ class Method(ABC, Generic[P]):
         assert run.optimizer is not None
         run.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(run.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         run.optimizer.step()
         return loss.detach()
 

@@ -90,13 +90,13 @@ class Sam(Method[Params]):
         assert run.optimizer is not None
         run.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(run.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         weights = [w for group in run.optimizer.param_groups for w in group["params"] if w.grad is not None]
         gradients = [w.grad for w in weights]
         offsets = sharpness_ascent(weights, gradients, rho=self.params.rho, adaptive=self.params.adaptive)
         run.optimizer.zero_grad(set_to_none=True)
         with moved_weights(weights, offsets), running_statistics_kept(run.model):
-            self.loss(run.model, batch).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(self.loss(run.model, batch))
         run.optimizer.step()
         return loss.detach()
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,12 @@ class Params(MethodParams):
     """Penalise every training domain by itself and add up."""
 
 
+class _InPlace(Protocol):
+    """A module that may overwrite its input."""
+
+    inplace: bool
+
+
 class Udim(Method[Params]):
     """Minimise sharpness at the source and inconsistency with an unknown domain.
 
@@ -78,16 +84,16 @@ class Udim(Method[Params]):
     _sam: sam.Sam
     _best: dict[str, Tensor]
     _best_accuracy: float
-    _in_place: list[nn.Module]
+    _in_place: list[_InPlace]
 
     def prepare(self, run: TrainingRun) -> None:
         """Turn in-place activations off: the graph of the first pass is differentiated twice."""
         self._sam = sam.Sam(sam.Params(rho=self.params.rho))
-        self._best, self._best_accuracy, self._in_place = {}, -1.0, []
-        for module in run.model.modules():
-            if getattr(module, "inplace", False) is True:
-                module.inplace = False  # type: ignore[assignment]
-                self._in_place.append(module)
+        self._best, self._best_accuracy = {}, -1.0
+        modules = (module for module in run.model.modules() if getattr(module, "inplace", False) is True)
+        self._in_place = [cast(_InPlace, module) for module in modules]
+        for module in self._in_place:
+            module.inplace = False
 
     def loss(self, model: Classifier, batch: Batch) -> Tensor:
         """Cross-entropy on clean images, the part of the objective without perturbations."""
@@ -181,7 +187,7 @@ class Udim(Method[Params]):
     def finish(self, run: TrainingRun) -> None:
         """Put in-place activations back."""
         while self._in_place:
-            self._in_place.pop().inplace = True  # type: ignore[assignment]
+            self._in_place.pop().inplace = True
 
     @classmethod
     def passes(cls, params: Any) -> tuple[float, float]:
