@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from robusteval.planning.checks import Findings, anchored, check_suite
+from robusteval.planning.checking import Findings
+from robusteval.planning.checks import check_suite
 from robusteval.planning.names import find_suite, shown_path
 from robusteval.planning.ood import OpenedData
+from robusteval.planning.opening import anchored
 from robusteval.planning.protocols import apply_protocol
 from robusteval.planning.targets import load_protocol
 from robusteval.schema.plans import ProtocolUse

@@ -46,8 +46,8 @@ def suite_cells(suite: str | Path, kind: str = "all") -> list[str]:
 def _has_shifted_half(suite: str | Path, spec: SuiteSpec) -> bool:
     """Whether the suite measures anything out of distribution."""
     from robusteval.planning import targets
-    from robusteval.planning.checks import anchored
     from robusteval.planning.names import find_suite
+    from robusteval.planning.opening import anchored
 
     ood = spec.evaluate.ood
     if ood.domains is not None or ood.data is not None or ood.shifts is not None:
