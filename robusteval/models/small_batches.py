@@ -1,7 +1,7 @@
 """How small a batch may be before the bits of an image's logits and gradients depend on its company.
 
-A batch is padded to `MIN_BATCH`, because smaller ones may be computed by other kernels. For many networks the kernels
-change only below 3 or 4 images, and then the padding of the last few examples of an attack is wasted.
+A batch is padded to `MIN_BATCH`, because smaller ones may be computed by other kernels. Where the kernels change only
+at fewer images, as in a ResNet-20, the padding of the last few examples of an attack is wasted.
 """
 
 from __future__ import annotations

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from robusteval.schema.plans import StoredPlan, audit_role
+from robusteval.schema.plans import audit_role
 from robusteval.scoring.outcomes import Outcomes
 from robusteval.scoring.results import SelectionAudit
 
 RULES: tuple[Literal["last", "training-domain"], ...] = ("last", "training-domain")
 
 
-def selection_audit(
-    plan: StoredPlan, read: Callable[[str, str], Outcomes | None], chosen: Outcomes | None
-) -> SelectionAudit | None:
+def selection_audit(read: Callable[[str, str], Outcomes | None], chosen: Outcomes | None) -> SelectionAudit | None:
     """Compare the weights that a row was scored with and those that the other rule would have kept.
 
     Args:
-        plan: the stored plan.
         read: from a role and an outcome to the row's outcomes.
         chosen: the row's clean outcomes under shift.
 
@@ -26,7 +23,7 @@ def selection_audit(
         None if there are no other weights, or they were not measured for the same seeds.
     """
     for rule in RULES:
-        other = read(audit_role(rule), "clean") if any(audit_role(rule) in row.cells for row in plan.rows) else None
+        other = read(audit_role(rule), "clean")
         if other is None or chosen is None or other.seeds != chosen.seeds:
             continue
         ours, theirs = chosen.per_seed(), other.per_seed()

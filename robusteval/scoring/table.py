@@ -157,7 +157,7 @@ class _Reader:
             **unseen_scores(self.plan, partial(self.role, label), found["r_ood"]),
             specs=read_specs(seeds, self.records),
             gaps=self._gaps(label, found),
-            audit=selection_audit(self.plan, partial(self.role, label), found["a_ood"]),
+            audit=selection_audit(partial(self.role, label), found["a_ood"]),
             domains=domains,
             worst=_worst(domains),
             **read_costs(seeds, self.records).model_dump(),
