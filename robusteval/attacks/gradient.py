@@ -6,7 +6,6 @@ FGSM: Goodfellow, Shlens and Szegedy, ICLR 2015, arXiv 1412.6572. PGD: Madry et 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from robusteval.attacks.base import Attack
 from robusteval.attacks.geometry import project_box, project_into, random_start, unit_l2
+from robusteval.attacks.restarts import Trail, with_restarts
 from robusteval.attacks.symptoms import NAN_GRADIENT, ZERO_GRADIENT
 from robusteval.models.classifier import Classifier
 from robusteval.schema.types import Epsilon, Frozen, Norm, PositiveInt, ThreatModel
@@ -117,16 +117,6 @@ class PgdParams(Frozen):
     """What is raised: cross-entropy, or the largest other logit minus the label's."""
 
 
-@dataclass(frozen=True)
-class _Trail:
-    """How one ascent ended: images (B, C, H, W), and for each example (B,) whether it broke and what was met."""
-
-    images: Tensor
-    broken: Tensor
-    stuck: Tensor
-    undefined: Tensor
-
-
 def _ascend_until_broken(  # noqa: PLR0913 - `ascend` with early exit
     model: Classifier,
     clean: Tensor,
@@ -137,7 +127,7 @@ def _ascend_until_broken(  # noqa: PLR0913 - `ascend` with early exit
     step_size: float,
     steps: int,
     loss: Loss,
-) -> _Trail:
+) -> Trail:
     """Ascend from `start`; an example leaves the batch as soon as it is broken, and its broken iterate is kept."""
     epsilon = float(threat.epsilon)
     images, broken = start.clone(), torch.zeros_like(labels, dtype=torch.bool)
@@ -161,7 +151,7 @@ def _ascend_until_broken(  # noqa: PLR0913 - `ascend` with early exit
         images[active] = current
         with torch.no_grad():
             broken[active] = model(current).argmax(dim=1) != labels[active]
-    return _Trail(images, broken, stuck & ~broken, undefined)
+    return Trail(images, broken, stuck & ~broken, undefined)
 
 
 class Pgd(Attack[PgdParams]):
@@ -178,11 +168,8 @@ class Pgd(Attack[PgdParams]):
         """See `Attack.run`."""
         params, epsilon = self.params, float(self.threat.epsilon)
         step_size = 2.5 * epsilon / params.steps if params.step_size is None else float(params.step_size)
-        proposed = images.clone()
-        stuck = torch.zeros_like(labels, dtype=torch.bool)
-        undefined = torch.zeros_like(stuck)
-        active = torch.arange(len(labels), device=labels.device)
-        for restart in range(params.restarts):
+
+        def run_once(restart: int, active: Tensor) -> Trail:
             clean = images[active]
             start = clean
             if params.random_start or restart:
@@ -190,7 +177,7 @@ class Pgd(Attack[PgdParams]):
                 start = random_start(
                     clean, keys[active], norm=self.threat.norm, epsilon=epsilon, seed=seed, purpose=purpose
                 )
-            trail = _ascend_until_broken(
+            return _ascend_until_broken(
                 model,
                 clean,
                 labels[active],
@@ -200,15 +187,11 @@ class Pgd(Attack[PgdParams]):
                 steps=params.steps,
                 loss=LOSSES[params.loss],
             )
-            proposed[active] = trail.images
-            stuck[active] = trail.stuck
-            undefined[active] |= trail.undefined
-            active = active[~trail.broken]
-            if not len(active):
-                break
-        self.observe(ZERO_GRADIENT, stuck)
-        self.observe(NAN_GRADIENT, undefined)
-        return proposed
+
+        trail = with_restarts(images.clone(), params.restarts, run_once)
+        self.observe(ZERO_GRADIENT, trail.stuck)
+        self.observe(NAN_GRADIENT, trail.undefined)
+        return trail.points
 
     @classmethod
     def passes(cls, params: PgdParams, classes: int) -> tuple[int, int]:
@@ -244,7 +227,7 @@ class Fgsm(Attack[FgsmParams]):
         )
         self.observe(ZERO_GRADIENT, trail.stuck)
         self.observe(NAN_GRADIENT, trail.undefined)
-        return trail.images
+        return trail.points
 
     @classmethod
     def passes(cls, params: FgsmParams, classes: int) -> tuple[int, int]:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robusteval.attacks.gradient import Loss
+from robusteval.attacks.restarts import Trail
 from robusteval.attacks.transforms import Transform
 from robusteval.models.classifier import Classifier
-
-
-@dataclass(frozen=True)
-class ParameterTrail:
-    """How an ascent ended.
-
-    Attributes:
-        parameters: (B, ...) float64, the first ones that broke the example, or the last ones.
-        broken: (B,) bool.
-        stuck: (B,) bool, the gradient of an example that survived was exactly zero at some step.
-        undefined: (B,) bool, a gradient was NaN or infinite.
-    """
-
-    parameters: Tensor
-    broken: Tensor
-    stuck: Tensor
-    undefined: Tensor
 
 
 def ascend_parameters(
@@ -39,7 +22,7 @@ def ascend_parameters(
     start: Tensor,
     step_sizes: Sequence[float],
     loss: Loss,
-) -> ParameterTrail:
+) -> Trail:
     """Signed gradient steps in the box [-1, 1] of the parameters.
 
     Args:
@@ -71,7 +54,7 @@ def ascend_parameters(
         with torch.no_grad():
             images = transform.render(clean[active], parameters[active])
             broken[active] = model(images).argmax(dim=1) != labels[active]
-    return ParameterTrail(parameters, broken, stuck & ~broken, undefined)
+    return Trail(parameters, broken, stuck & ~broken, undefined)
 
 
 def parameter_gradient(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robusteval.attacks.gradient import LOSSES
 from robusteval.attacks.parameter_ascent import ascend_parameters
+from robusteval.attacks.restarts import Trail, with_restarts
 from robusteval.attacks.symptoms import NAN_GRADIENT, ZERO_GRADIENT
 from robusteval.attacks.transform_attack import TransformAttack
 from robusteval.data.randomness import keyed_uniform
@@ -55,15 +56,13 @@ class RecolourAttack(TransformAttack[RecolourParams]):
         step_size = 2.5 / params.steps if params.step_size is None else float(params.step_size) / float(limits.epsilon)
         shape = self.transform.shape(tuple(images.shape[1:]))
         proposed = torch.zeros(len(labels), *shape, dtype=torch.float64, device=images.device)
-        stuck = torch.zeros_like(labels, dtype=torch.bool)
-        undefined = torch.zeros_like(stuck)
-        active = torch.arange(len(labels), device=labels.device)
-        for restart in range(params.restarts):
+
+        def run_once(restart: int, active: Tensor) -> Trail:
             start = torch.zeros_like(proposed[active])
             if params.random_start or restart:
                 purpose = f"attack/{self.name}/{restart}"
                 start = 2.0 * keyed_uniform(keys[active], shape, seed=seed, purpose=purpose).double() - 1.0
-            trail = ascend_parameters(
+            return ascend_parameters(
                 model,
                 self.transform,
                 images[active],
@@ -72,15 +71,11 @@ class RecolourAttack(TransformAttack[RecolourParams]):
                 step_sizes=[step_size] * params.steps,
                 loss=LOSSES[params.loss],
             )
-            proposed[active] = trail.parameters
-            stuck[active] = trail.stuck
-            undefined[active] |= trail.undefined
-            active = active[~trail.broken]
-            if not len(active):
-                break
-        self.observe(ZERO_GRADIENT, stuck)
-        self.observe(NAN_GRADIENT, undefined)
-        return proposed
+
+        trail = with_restarts(proposed, params.restarts, run_once)
+        self.observe(ZERO_GRADIENT, trail.stuck)
+        self.observe(NAN_GRADIENT, trail.undefined)
+        return trail.points
 
     @classmethod
     def passes(cls, params: RecolourParams, classes: int) -> tuple[int, int]:

@@ -131,7 +131,7 @@ class SpatialAttack(TransformAttack[SpatialParams]):
             step_sizes=[FIRST_STEP * (1.0 - step / steps) for step in range(steps)],
             loss=negative_margin,
         )
-        worst.parameters[left[trail.broken]] = trail.parameters[trail.broken]
+        worst.parameters[left[trail.broken]] = trail.points[trail.broken]
         self.observe(ZERO_GRADIENT, trail.stuck)
         self.observe(NAN_GRADIENT, trail.undefined)
 
