@@ -114,7 +114,9 @@ class Engine:
         self.verdicts: list[Verdict | None] = [None] * n
         self.found = examples.images.clone()
         self.margin, _ = judged(examples.logits, examples.labels)
-        self.slots = attack.fitting or attack.slots * (1 if examples.images.device.type == "cpu" else ACCELERATOR_SLOTS)
+        packing = self.search.packing if n else 1
+        on_cpu = examples.images.device.type == "cpu"
+        self.slots = attack.fitting or attack.slots * (packing if on_cpu else ACCELERATOR_SLOTS)
         self.state: State = {}
         self.rows: list[Job] = []
         self.steps: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -164,6 +166,7 @@ class Engine:
         return True
 
     def _advance(self) -> None:
+        self.search.adapt()
         before = self.model.passes.snapshot()
         step = self.attack.step(self.search, self.state)
         owners = [owner for owner, _ in self.rows]

@@ -85,8 +85,9 @@ class JobAttack(Attack[P]):
     """An attack that is written as steps over jobs; `run` hands it to the engine."""
 
     slots: ClassVar[int] = 64
-    """Jobs in one batch of the network on a CPU, 16 times as many on an accelerator; never changes verdicts. Measured
-    on a ResNet-20: the activations of 128 images no longer fit into the cache of a core."""
+    """Jobs in one batch of the network on a CPU, twice as many in low precision, 16 times as many on an accelerator;
+    never changes verdicts. Measured on a ResNet-20: the activations of 128 images in float32 no longer fit into the
+    cache of a core."""
     many: ClassVar[int] = 1024
     """Examples wanted in one call, so that batches stay full; never changes verdicts."""
     fitting: int | None = None

@@ -87,7 +87,7 @@ class Classifier(nn.Module):
         self.classes = classes
         self.input_shape = (int(input_shape[0]), int(input_shape[1]), int(input_shape[2]))
         self.passes = PassCounter()
-        self.least_batch = MIN_BATCH
+        self.least_batch = self.least_logit_batch = MIN_BATCH
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
 
@@ -115,7 +115,7 @@ class Classifier(nn.Module):
         self._check_input(normalised)
         n = normalised.shape[0]
         self.passes.forward += n
-        least = self.least_batch
+        least = self.least_batch if torch.is_grad_enabled() else self.least_logit_batch
         if not self.training and n < least:
             filler = normalised[:1].detach() if n else normalised.new_zeros(1, *self.input_shape)
             logits = self.network(torch.cat([normalised, filler.expand(least - n, -1, -1, -1)]))
@@ -145,6 +145,8 @@ class Classifier(nn.Module):
                 f"the network returned {found} for {n} images, not logits ({n}, {self.classes}); "
                 f"check its number of classes, and wrap it if it returns several outputs"
             )
+        if not logits.is_floating_point():
+            raise CellError(f"the network returned {logits.dtype}; return logits as floating point numbers")
 
     def _counted(self, logits: Tensor, n: int) -> Tensor:
         # A hook on the node runs when gradients enter the network; a hook on the tensor would also run for the

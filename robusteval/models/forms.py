@@ -37,7 +37,11 @@ PROBES = 32
 """Images that the self-test of low precision sees: 100,000 gradient components at 32 pixels, for 128 passes."""
 
 PATIENCE = 32
-"""Batches that are padded before it is measured whether a form can do without: the measurement costs about as much."""
+"""Batches that are padded for their gradients before it is measured whether a form can do without: the measurement
+costs about as much."""
+
+LOGIT_PATIENCE = 128
+"""The same for logits alone, whose padding costs a third. Only attacks on scores ask so often."""
 
 # What a copy may raise where the original does not: code that looks into the modules that were replaced, tensors that
 # cannot be copied, operations that low precision lacks.
@@ -125,7 +129,8 @@ class Forms:
         self._exact: _Measured | None = None
         self._fast: tuple[Classifier, SearchPlan] | None = None
         self._probes: Tensor | None = None
-        self._small: Counter[Precision] = Counter()
+        self._small: Counter[tuple[Precision, bool]] = Counter()
+        self._adapted: set[tuple[Precision, bool]] = set()
 
     def current(self) -> bool:
         """Whether the original still has the weights and buffers that the forms were built from."""
@@ -145,12 +150,25 @@ class Forms:
             self._fast = _fast_form(self._exact, images[:PROBES].detach())
         return self.plan(precision)
 
-    def see_small(self, precision: Precision) -> None:
-        """Note one more batch that has to be padded; the smallest batch is measured once that is worth its passes."""
-        self._small[precision] += 1
-        form = self.of(precision)
-        if self._small[precision] == PATIENCE and form is not self._classifier and self._probes is not None:
-            form.least_batch = least_batch(form, self._probes)
+    def see_small(self, precision: Precision, *, gradient: bool) -> None:
+        """Note one more batch that has to be padded, for its gradients or for logits alone."""
+        self._small[precision, gradient] += 1
+
+    def adapt(self) -> None:
+        """Measure how small a batch may be, for each form that has padded so many that it is worth the passes."""
+        if self._probes is None:
+            return
+        for (precision, gradient), seen in self._small.items():
+            form = self.of(precision)
+            due = seen >= (PATIENCE if gradient else LOGIT_PATIENCE) and (precision, gradient) not in self._adapted
+            if not due or form is self._classifier:
+                continue
+            self._adapted.add((precision, gradient))
+            least = least_batch(form, self._probes, gradient=gradient)
+            if gradient:
+                form.least_batch = least
+            else:
+                form.least_logit_batch = least
 
     def plan(self, precision: Precision) -> SearchPlan:
         """What was measured and decided.

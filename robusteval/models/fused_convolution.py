@@ -6,11 +6,22 @@ channels exchanged.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+
+class _Convolving(NamedTuple):
+    """What oneDNN is told besides the input, in its order; put together once, since small batches feel each lookup."""
+
+    weight: Tensor
+    bias: Tensor | None
+    pads: list[int]
+    strides: list[int]
+    dilations: list[int]
+    groups: int
 
 
 class FusedConvolution(nn.Module):
@@ -29,11 +40,12 @@ class FusedConvolution(nn.Module):
         self.convolution = convolution
         self.rectifies = rectifies
         self.size = size
-        self._packed: dict[str, Tensor] = {}
+        self._forward: _Convolving | None = None
+        self._backward: _Convolving | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy may get other weights, and lays them out by itself.
-        return self.__dict__ | {"_packed": {}}
+        return self.__dict__ | {"_forward": None, "_backward": None}
 
     def forward(self, inputs: Tensor, other: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to the output of the convolution; `other` has the output's shape."""
@@ -44,72 +56,114 @@ class FusedConvolution(nn.Module):
 
     def compute(self, inputs: Tensor, other: Tensor | None) -> Tensor:
         """The output, without a graph."""
-        if "forward" not in self._packed:
-            self._packed["forward"] = self._laid_out(self.convolution.weight, self._pads, self._strides, self.size)
+        if self._forward is None:
+            self._forward = self._laid_out()
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        weight, bias, unary = self._packed["forward"], self.convolution.bias, "relu" if self.rectifies else "none"
-        geometry = (self._pads, self._strides, self._dilations, self.convolution.groups)
         if other is None:
-            return _pointwise(inputs, weight, bias, *geometry, unary, [], "")
-        other = other.contiguous(memory_format=torch.channels_last)
-        attributes: tuple[Any, ...] = ("add", 1.0, unary if self.rectifies else None, [], "")
-        found: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-            inputs, other, weight, bias, *geometry, *attributes
-        )
-        return found
+            return _pointwise(inputs, self._forward, "relu" if self.rectifies else "none")
+        return _added(inputs, other, self._forward, "relu" if self.rectifies else None)
 
-    def input_gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
-        """Gradient of the inputs from that of the convolution's output, both channels last; of `inputs` the shape."""
-        if not self._turns:
-            return self._library_gradient(gradient, inputs)
-        kernel, pads = self.convolution.weight, self._turned_pads
-        if "backward" not in self._packed:
-            turned = kernel.flip(2, 3).transpose(0, 1).contiguous()
-            self._packed["backward"] = self._laid_out(turned, pads, [1, 1], tuple(gradient.shape))
-        return _pointwise(gradient, self._packed["backward"], None, pads, [1, 1], self._dilations, 1, "none", [], "")
+    def rectified(self, gradient: Tensor, output: Tensor) -> Tensor:
+        """Gradient of what the ReLU got, channels last, from that of its output."""
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        return torch.ops.aten.threshold_backward(gradient, output, 0) if self.rectifies else gradient
+
+    def input_gradient(self, gradient: Tensor, inputs: Tensor, other: Tensor | None = None) -> Tensor:
+        """Gradient of the inputs from that of the convolution's output, both channels last; of `inputs` the shape.
+
+        `other` is a gradient of the same inputs by another way, which is added.
+        """
+        if self._backward is None and self._turns:
+            self._backward = self._turned(tuple(gradient.shape))
+        if self._backward is None:
+            found = self._library_gradient(gradient, inputs)
+            return found if other is None else found + other
+        if other is None:
+            return _pointwise(gradient, self._backward, "none")
+        return _added(gradient, other, self._backward, None)
 
     def _library_gradient(self, gradient: Tensor, inputs: Tensor) -> Tensor:
+        convolution = self.convolution
         found, _, _ = torch.ops.aten.convolution_backward(
             gradient,
             inputs,
-            self.convolution.weight,
+            convolution.weight,
             None,
-            self._strides,
+            list(convolution.stride),
             self._pads,
-            self._dilations,
+            list(convolution.dilation),
             False,
             [0, 0],
-            self.convolution.groups,
+            convolution.groups,
             [True, False, False],
         )
         return cast(Tensor, found)
 
-    def _laid_out(self, weight: Tensor, pads: list[int], strides: list[int], size: tuple[int, ...]) -> Tensor:
-        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-            weight.detach().contiguous(), pads, strides, self._dilations, self.convolution.groups, list(size)
-        )
-        return packed
+    def _laid_out(self) -> _Convolving:
+        plain, weight = self.convolution, self.convolution.weight.detach().contiguous()
+        geometry = self._pads, list(plain.stride), list(plain.dilation), plain.groups
+        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(self.size))
+        return _Convolving(packed, plain.bias, *geometry)
+
+    def _turned(self, size: tuple[int, ...]) -> _Convolving:
+        turned = self.convolution.weight.detach().flip(2, 3).transpose(0, 1).contiguous()
+        geometry = self._turned_pads, [1, 1], list(self.convolution.dilation), 1
+        packed = torch.ops.mkldnn._reorder_convolution_weight(turned, *geometry, list(size))
+        return _Convolving(packed, None, *geometry)
 
     @property
     def _turns(self) -> bool:
-        return self.convolution.groups == 1 and self._strides == [1, 1] and min(self._turned_pads) >= 0
+        plain = self.convolution
+        return plain.groups == 1 and tuple(plain.stride) == (1, 1) and min(self._turned_pads) >= 0
 
     @property
     def _turned_pads(self) -> list[int]:
-        reach = zip(self._dilations, self.convolution.kernel_size, self._pads, strict=True)
+        reach = zip(self.convolution.dilation, self.convolution.kernel_size, self._pads, strict=True)
         return [dilation * (kernel - 1) - pad for dilation, kernel, pad in reach]
 
     @property
     def _pads(self) -> list[int]:
         return list(cast(tuple[int, int], self.convolution.padding))
 
-    @property
-    def _strides(self) -> list[int]:
-        return list(self.convolution.stride)
 
-    @property
-    def _dilations(self) -> list[int]:
-        return list(self.convolution.dilation)
+class FusedResidual(nn.Module):
+    """Convolutions in a row, the last of which adds what the first one got.
+
+    One step for the graph, so that the gradient of the shortcut is added where the first convolution's is made.
+
+    Args:
+        convolutions: at least one; each takes what the one before it gives.
+    """
+
+    def __init__(self, convolutions: list[FusedConvolution]) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(convolutions)
+        self._steps = tuple(convolutions)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        if torch.is_grad_enabled() and inputs.requires_grad:
+            found: Tensor = _ResidualWithInputGradient.apply(inputs, self)
+            return found
+        return self.compute(inputs)[-1]
+
+    def compute(self, inputs: Tensor) -> list[Tensor]:
+        """The output of each convolution, without a graph."""
+        found, last = [inputs], self._steps[-1]
+        for step in self._steps:
+            found.append(step.compute(found[-1], inputs if step is last else None))
+        return found[1:]
+
+    def input_gradient(self, gradient: Tensor, inputs: Tensor, outputs: list[Tensor]) -> Tensor:
+        """Gradient of the inputs from that of the output."""
+        before = [inputs, *outputs[:-1]]
+        around = gradient = self._steps[-1].rectified(gradient, outputs[-1])
+        for place in reversed(range(len(outputs))):
+            step = self._steps[place]
+            if step is not self._steps[-1]:
+                gradient = step.rectified(gradient, outputs[place])
+            gradient = step.input_gradient(gradient, before[place], around if place == 0 else None)
+        return gradient
 
 
 class _WithInputGradient(torch.autograd.Function):
@@ -126,13 +180,37 @@ class _WithInputGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         inputs, output = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        if ctx.module.rectifies:
-            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+        gradient = ctx.module.rectified(gradient, output)
         reaches = ctx.module.input_gradient(gradient, inputs) if ctx.needs_input_grad[0] else None
         return reaches, gradient if ctx.adds else None, None
 
 
-def _pointwise(*arguments: Any) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._convolution_pointwise(*arguments)
+class _ResidualWithInputGradient(torch.autograd.Function):
+    """A fused residual block whose input gets a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, module: FusedResidual) -> Tensor:
+        outputs = module.compute(inputs)
+        ctx.module = module
+        ctx.save_for_backward(inputs, *outputs)
+        return outputs[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        inputs, *outputs = ctx.saved_tensors
+        return ctx.module.input_gradient(gradient, inputs, outputs), None
+
+
+def _pointwise(inputs: Tensor, how: _Convolving, unary: str) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise(inputs, *how, unary, [], "")
+    return found
+
+
+def _added(inputs: Tensor, other: Tensor, how: _Convolving, unary: str | None) -> Tensor:
+    """The convolution plus `other`, then `unary` of both."""
+    other, (weight, bias, *geometry) = other.contiguous(memory_format=torch.channels_last), how
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+        inputs, other, weight, bias, *geometry, "add", 1.0, unary, [], ""
+    )
     return found

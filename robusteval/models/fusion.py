@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.fx.passes.shape_prop import ShapeProp
 
 from robusteval.models.folding import hooked
-from robusteval.models.fused_convolution import FusedConvolution
+from robusteval.models.fused_convolution import FusedConvolution, FusedResidual
 
 TYPICAL = 64
 """Batch size for which weights are laid out; others are computed as well."""
@@ -52,6 +52,8 @@ def fuse_convolutions(network: nn.Module, images: Tensor) -> nn.Module:
         raise ValueError("the network has no convolution")
     for node in convolutions:
         _fuse(traced, node)
+    for node in list(traced.graph.nodes):
+        _join_residual(traced, node)
     _keep_gradients_channels_last(traced)
     traced.graph.eliminate_dead_code()
     traced.recompile()
@@ -70,7 +72,7 @@ def finish_in_float32(fused: nn.Module, original: nn.Module) -> None:
     """
     assert isinstance(fused, fx.GraphModule)
     nodes = list(fused.graph.nodes)
-    last = max(place for place, node in enumerate(nodes) if _is_fused(fused, node))
+    last = max(place for place, node in enumerate(nodes) if _is_fused(fused, node, FusedConvolution, FusedResidual))
     behind = nodes[last + 1 :]
     if any(node.op == "get_attr" for node in behind):
         return
@@ -104,8 +106,8 @@ def _sliced(maps: Tensor, index: tuple[slice, ...]) -> Tensor:
     return found
 
 
-def _is_fused(fused: fx.GraphModule, node: fx.Node) -> bool:
-    return node.op == "call_module" and isinstance(_module(fused, node), FusedConvolution)
+def _is_fused(fused: fx.GraphModule, node: fx.Node, *kinds: type[nn.Module]) -> bool:
+    return node.op == "call_module" and isinstance(_module(fused, node), kinds or FusedConvolution)
 
 
 def _drop_transparent(traced: fx.GraphModule) -> None:
@@ -138,6 +140,30 @@ def _fuse(traced: fx.GraphModule, node: fx.Node) -> None:
     for used_up in (last, *([] if last is node else _between(node, last)), node):
         if not used_up.users and used_up in traced.graph.nodes:
             traced.graph.erase_node(used_up)
+
+
+def _join_residual(traced: fx.GraphModule, last: fx.Node) -> None:
+    """Replace a row of fused convolutions by one module, if `last` ends it by adding what the first one takes."""
+    if not _is_fused(traced, last) or len(last.args) != 2:
+        return
+    before, shortcut = last.args
+    row = [last]
+    while isinstance(before, fx.Node) and before is not shortcut:
+        if not _is_fused(traced, before) or len(before.args) != 1 or _only_taker(before) is not row[0]:
+            return
+        row.insert(0, before)
+        before = before.args[0]
+    if before is not shortcut:
+        return
+    modules = [cast(FusedConvolution, _module(traced, node)) for node in row]
+    name = f"residual_{last.name}"
+    traced.add_module(name, FusedResidual(modules).eval())
+    with traced.graph.inserting_after(last):
+        made = traced.graph.call_module(name, (shortcut,))
+        made.meta = dict(last.meta)
+    last.replace_all_uses_with(made)
+    for node in reversed(row):
+        traced.graph.erase_node(node)
 
 
 def _keep_gradients_channels_last(traced: fx.GraphModule) -> None:

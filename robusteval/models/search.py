@@ -21,7 +21,8 @@ Loss = Callable[[Tensor], Tensor]
 """Maps logits (J, K) to one loss an example (J,)."""
 
 CACHED = 64
-"""Images in one forward pass on a CPU: what a small network computes about more of them leaves the cache of a core."""
+"""Images in one forward pass on a CPU in float32: what a small network computes about more of them leaves the cache of
+a core. Numbers of half the size allow twice as many."""
 
 Losses = Callable[[Tensor], Tensor]
 """Maps logits (J, K) to several losses an example (J, M)."""
@@ -73,6 +74,13 @@ class SearchModel:
         """
         return self._forms.prepare(images, self.precision)
 
+    def adapt(self) -> None:
+        """Pad less from now on, if batches have often been too small and a measurement allows it.
+
+        Costs up to 68 passes forward and as many back now and then, which are nobody's: to be called between steps.
+        """
+        self._forms.adapt()
+
     @property
     def plan(self) -> SearchPlan:
         """What the search runs on and how far it is from the original.
@@ -92,15 +100,26 @@ class SearchModel:
         return self.plan.low_error
 
     @property
-    def uncertainty(self) -> float:
-        """Margin in logits within which low precision cannot tell the side of the boundary; 0 in float32.
-
-        Four standard deviations of the difference of two logits, each of which errs by `low_error`.
+    def packing(self) -> int:
+        """How many images fit where one does in float32.
 
         Raises:
             RuntimeError: nothing has been prepared yet.
         """
-        return 4.0 * math.sqrt(2.0) * self.low_error
+        return 2 if self.plan.precision == "fast" else 1
+
+    @property
+    def uncertainty(self) -> float:
+        """Margin in logits within which low precision cannot tell the side of the boundary; 0 in float32.
+
+        Three standard deviations of the difference of two logits, each of which errs by `low_error`. Measured for
+        `apgd-ce` on 1,096 survivors of an adversarially trained ResNet-20: float32 broke 5 of the 43 within this
+        margin, all of them within 1.1 standard deviations, and none of the 8 beyond it, up to 4.
+
+        Raises:
+            RuntimeError: nothing has been prepared yet.
+        """
+        return 3.0 * math.sqrt(2.0) * self.low_error
 
     def fits(self, classifier: Classifier) -> bool:
         """Whether this is a search model of `classifier` with the weights and buffers that it has now."""
@@ -110,7 +129,10 @@ class SearchModel:
     def logits(self, images: Tensor) -> Tensor:
         """Logits (J, K) of images (J, C, H, W) in [0, 1]; one forward pass each."""
         form = self._form(images)
-        size = CACHED if images.device.type == "cpu" else max(1, len(images))
+        on_cpu = len(images) and images.device.type == "cpu"
+        size = CACHED * self.packing if on_cpu else max(1, len(images))
+        if 0 < len(images) % size < MIN_BATCH:
+            self._forms.see_small(self.precision, gradient=False)
         return torch.cat([form(part).float() for part in torch.split(images, size)])
 
     @torch.no_grad()
@@ -136,7 +158,7 @@ class SearchModel:
         """
         form = self._form(images)
         if 0 < len(images) < MIN_BATCH:
-            self._forms.see_small(self.precision)
+            self._forms.see_small(self.precision, gradient=True)
         leaf = images.detach().requires_grad_(True)
         with torch.enable_grad():
             logits = form(leaf).float()

@@ -15,35 +15,43 @@ CANDIDATES = (4, 8)
 """Sizes that are tried, smallest first."""
 
 
-def least_batch(form: Classifier, images: Tensor) -> int:
-    """The smallest batch of `form` whose logits and input gradients are bitwise those of a batch of `MIN_BATCH`.
+def least_batch(form: Classifier, images: Tensor, *, gradient: bool) -> int:
+    """The smallest batch of `form` that computes an image bitwise as a batch of `MIN_BATCH` does.
 
     Args:
-        form: a frozen classifier; padded to `MIN_BATCH` again afterwards.
+        form: a frozen classifier; padded to what it was padded to again afterwards.
         images: (J, C, H, W) in [0, 1], J >= 1; repeated if there are fewer than `MIN_BATCH`.
+        gradient: whether the gradients of logits are compared as well, or logits alone.
 
     Returns:
-        `MIN_BATCH` unless every smaller size that was tried agrees. Costs up to 68 passes forward and back.
+        `MIN_BATCH` unless every smaller size that was tried agrees. Costs up to 68 passes forward and, with gradients,
+        back.
     """
     whole = images.repeat(-(-MIN_BATCH // len(images)), 1, 1, 1)[:MIN_BATCH]
-    before = form.least_batch
+    before = form.least_batch, form.least_logit_batch
+    bits = _logits_and_gradient if gradient else _logits
     try:
-        form.least_batch = 1
-        expected = _bits(form, whole)
+        form.least_batch = form.least_logit_batch = 1
+        expected = bits(form, whole)
         agrees: dict[int, bool] = {}
         for candidate in CANDIDATES:
             sizes = sorted({candidate, candidate + 1, 2 * candidate - 1, 2 * candidate, 12} - set(agrees))
             for size in sizes:
                 if size < MIN_BATCH:
-                    agrees[size] = _same(_bits(form, whole[-size:]), [part[-size:] for part in expected])
+                    agrees[size] = _same(bits(form, whole[-size:]), [part[-size:] for part in expected])
             if all(same for size, same in agrees.items() if size >= candidate):
                 return candidate
         return MIN_BATCH
     finally:
-        form.least_batch = before
+        form.least_batch, form.least_logit_batch = before
 
 
-def _bits(form: Classifier, images: Tensor) -> list[Tensor]:
+@torch.no_grad()
+def _logits(form: Classifier, images: Tensor) -> list[Tensor]:
+    return [form(images)]
+
+
+def _logits_and_gradient(form: Classifier, images: Tensor) -> list[Tensor]:
     """Logits and the gradient of the largest one, image by image."""
     leaf = images.detach().requires_grad_(True)
     with torch.enable_grad():

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from robusteval.models.build import build_classifier
 from robusteval.models.classifier import MIN_BATCH, Classifier
-from robusteval.models.forms import PATIENCE
+from robusteval.models.forms import LOGIT_PATIENCE, PATIENCE
 from robusteval.models.search import SearchModel
 from robusteval.models.small_batches import CANDIDATES, least_batch
 from robusteval.schema.types import Component
@@ -41,14 +41,26 @@ def images(n: int, side: int = 4) -> Tensor:
 
 
 @pytest.mark.parametrize(("crowd", "least"), [(1, 4), (4, 4), (5, 8), (8, 8), (9, MIN_BATCH), (13, MIN_BATCH)])
-def test_the_smallest_size_is_found_from_which_on_every_size_agrees(crowd: int, least: int) -> None:
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_smallest_size_is_found_from_which_on_every_size_agrees(crowd: int, least: int, *, gradient: bool) -> None:
     model = classifier(Crowded(crowd))
-    assert least_batch(model, images(MIN_BATCH)) == least
-    assert model.least_batch == MIN_BATCH
+    assert least_batch(model, images(MIN_BATCH), gradient=gradient) == least
+    assert model.least_batch == model.least_logit_batch == MIN_BATCH
+
+
+def test_logits_alone_may_agree_where_their_gradients_do_not() -> None:
+    class Steep(Pooled):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = super().forward(images)
+            return logits if len(images) >= 9 else logits + 2.0**-20 * (logits - logits.detach())
+
+    model = classifier(Steep())
+    assert least_batch(model, images(MIN_BATCH), gradient=False) == CANDIDATES[0]
+    assert least_batch(model, images(MIN_BATCH), gradient=True) == MIN_BATCH
 
 
 def test_few_images_are_enough_to_measure_on() -> None:
-    assert least_batch(classifier(Crowded(5)), images(1)) == 8
+    assert least_batch(classifier(Crowded(5)), images(1), gradient=True) == 8
 
 
 def test_what_a_real_network_is_padded_to_gives_the_bits_of_a_full_batch() -> None:
@@ -63,10 +75,13 @@ def test_what_a_real_network_is_padded_to_gives_the_bits_of_a_full_batch() -> No
     model = model.eval().requires_grad_(False)
     batch = images(MIN_BATCH, 16)
     whole = model(batch)
-    model.least_batch = least_batch(model, batch)
-    assert model.least_batch in (*CANDIDATES, MIN_BATCH)
+    model.least_batch = least_batch(model, batch, gradient=True)
+    model.least_logit_batch = least_batch(model, batch, gradient=False)
+    assert {model.least_batch, model.least_logit_batch} <= {*CANDIDATES, MIN_BATCH}
     for size in (1, 3, 5, 11):
         assert torch.equal(model(batch[:size]), whole[:size])
+        with torch.no_grad():
+            assert torch.equal(model(batch[:size]), whole[:size])
 
 
 def test_a_search_measures_once_small_batches_keep_coming_and_leaves_the_original_alone() -> None:
@@ -83,11 +98,21 @@ def test_a_search_measures_once_small_batches_keep_coming_and_leaves_the_origina
     search.prepare(images(MIN_BATCH, 16))
     counts = []
     for _ in range(PATIENCE + 2):
-        before = model.passes.forward
         search.gradient(images(2, 16), lambda logits: logits.amax(dim=1))
+        before = model.passes.forward
+        search.adapt()
         counts.append(model.passes.forward - before)
-    assert [count > 2 for count in counts] == [False] * (PATIENCE - 1) + [True, False, False]
-    assert model.least_batch == MIN_BATCH
+    assert [count > 0 for count in counts] == [False] * (PATIENCE - 1) + [True, False, False]
+    counts = []
+    for _ in range(LOGIT_PATIENCE + 2):
+        search.logits(images(2, 16))
+        before = model.passes.snapshot()
+        search.adapt()
+        spent = model.passes.since(before)
+        assert spent.backward == 0
+        counts.append(spent.forward)
+    assert [count > 0 for count in counts] == [False] * (LOGIT_PATIENCE - 1) + [True, False, False]
+    assert model.least_batch == model.least_logit_batch == MIN_BATCH
 
 
 def test_results_do_not_change_when_the_padding_does() -> None:
@@ -102,5 +127,13 @@ def test_results_do_not_change_when_the_padding_does() -> None:
     model = model.eval().requires_grad_(False)
     search = SearchModel(model)
     search.prepare(images(MIN_BATCH, 16))
-    found = [search.gradient(images(3, 16), lambda logits: logits.amax(dim=1)) for _ in range(PATIENCE + 1)]
+    found = []
+    for _ in range(PATIENCE + 1):
+        search.adapt()
+        found.append(search.gradient(images(3, 16), lambda logits: logits.amax(dim=1)))
     assert all(torch.equal(one[2], found[0][2]) and torch.equal(one[0], found[0][0]) for one in found)
+    logits = []
+    for _ in range(LOGIT_PATIENCE + 1):
+        search.adapt()
+        logits.append(search.logits(images(3, 16)))
+    assert all(torch.equal(one, logits[0]) for one in logits)
