@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from robusteval.models.classifier import MIN_BATCH, Classifier
 from robusteval.models.folding import batch_norms, fold_batch_norms
-from robusteval.models.fusion import finish_in_float32, fuse_convolutions
+from robusteval.models.fusion import finish_in_float32, fuse_convolutions, steady_linears
 from robusteval.models.low_precision import low_dtype, lower, measure
 from robusteval.models.small_batches import least_batch
 
@@ -258,6 +258,7 @@ def _fastest(plain: Classifier, images: Tensor, expected: Tensor) -> tuple[Class
     """The fused form where it computes the expected logits, else the plain one; and the error of its logits."""
     try:
         form = _fused(plain, images)
+        steady_linears(form)
         if (error := _relative_error(form(images), expected)) <= LOGIT_TOLERANCE:
             return form, error
     except REFUSALS:
@@ -320,6 +321,7 @@ def _fast_form(measured: _Measured, images: Tensor) -> tuple[Classifier, SearchP
         if plan.fused:
             form = _fused(form, images)
             finish_in_float32(_cast(form).network, _cast(plain).network)
+            steady_linears(form)
         error, relative, signs = measure(exact, form, images)
     except torch.cuda.OutOfMemoryError:
         raise

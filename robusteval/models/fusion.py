@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 from torch.fx.passes.shape_prop import ShapeProp
 
+from robusteval.models.classifier import MIN_BATCH
 from robusteval.models.folding import hooked
 from robusteval.models.fused_convolution import FusedConvolution, FusedResidual
 
@@ -83,6 +84,34 @@ def finish_in_float32(fused: nn.Module, original: nn.Module) -> None:
         widened = fused.graph.call_method("float", (nodes[last],))
     nodes[last].replace_all_uses_with(widened, delete_user_cb=lambda user: user is not widened)
     fused.recompile()
+
+
+class SteadyLinear(nn.Module):
+    """A linear layer that pads its rows to `MIN_BATCH`: one or two rows are summed in another order than many.
+
+    Args:
+        linear: the layer.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, I) to (B, O), each row with the bits it has among many."""
+        short = MIN_BATCH - len(rows)
+        if rows.dim() != 2 or short <= 0:
+            found: Tensor = self.linear(rows)
+            return found
+        padded: Tensor = self.linear(nn.functional.pad(rows, (0, 0, 0, short)))
+        return padded[: len(rows)]
+
+
+def steady_linears(network: nn.Module) -> None:
+    """Let the linear layers of a network give a row the same bits in any company, in place."""
+    for name, module in list(network.named_modules()):
+        if type(module) is nn.Linear and name:
+            network.set_submodule(name, SteadyLinear(module))
 
 
 class _Slice(torch.autograd.Function):

@@ -77,7 +77,7 @@ class SearchModel:
     def adapt(self) -> None:
         """Pad less from now on, if batches have often been too small and a measurement allows it.
 
-        Costs up to 68 passes forward and as many back now and then, which are nobody's: to be called between steps.
+        Costs up to 98 passes forward and as many back now and then, which are nobody's: to be called between steps.
         """
         self._forms.adapt()
 

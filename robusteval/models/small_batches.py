@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robusteval.models.classifier import MIN_BATCH, Classifier
 
-CANDIDATES = (4, 8)
+CANDIDATES = (1, 2, 4, 8)
 """Sizes that are tried, smallest first."""
 
 
@@ -24,7 +24,7 @@ def least_batch(form: Classifier, images: Tensor, *, gradient: bool) -> int:
         gradient: whether the gradients of logits are compared as well, or logits alone.
 
     Returns:
-        `MIN_BATCH` unless every smaller size that was tried agrees. Costs up to 68 passes forward and, with gradients,
+        `MIN_BATCH` unless every smaller size that was tried agrees. Costs up to 98 passes forward and, with gradients,
         back.
     """
     whole = images.repeat(-(-MIN_BATCH // len(images)), 1, 1, 1)[:MIN_BATCH]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robusteval.models.fused_convolution import FusedConvolution
-from robusteval.models.fusion import finish_in_float32, fuse_convolutions
+from robusteval.models.fusion import SteadyLinear, finish_in_float32, fuse_convolutions, steady_linears
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
 
@@ -176,3 +176,25 @@ def test_networks_with_hooks_without_convolutions_or_with_branches_are_refused()
         _fused(_quiet(nn.Sequential(nn.Flatten(), nn.Linear(360, 8))))
     with pytest.raises((ValueError, TypeError, RuntimeError)):
         _fused(_quiet(_Net(lambda net, maps: net.first(maps) if maps.sum() > 0 else net.second(net.first(maps)))))
+
+
+def test_a_steady_linear_layer_gives_a_row_the_same_bits_alone_and_among_many() -> None:
+    linear = nn.Linear(64, 10).requires_grad_(False)
+    steady = SteadyLinear(linear)
+    rows = torch.randn((40, 64), generator=torch.Generator().manual_seed(0))
+    whole = steady(rows)
+    assert torch.equal(whole, linear(rows))
+    for count in (1, 2, 3, 15, 16):
+        assert torch.equal(steady(rows[:count]), whole[:count])
+
+
+def test_every_linear_layer_is_made_steady_once() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Sequential(nn.Linear(8, 3)))
+    images = torch.randn((5, 3, 2, 2), generator=torch.Generator().manual_seed(0))
+    before = network(images)
+    steady_linears(network)
+    assert [type(module) for module in network.modules()].count(SteadyLinear) == 2
+    torch.testing.assert_close(network(images), before)
+    leaf = images.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(network(leaf).sum(), leaf)
+    assert gradient.abs().sum() > 0

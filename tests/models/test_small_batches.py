@@ -40,7 +40,9 @@ def images(n: int, side: int = 4) -> Tensor:
     return torch.rand((n, 3, side, side), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("crowd", "least"), [(1, 4), (4, 4), (5, 8), (8, 8), (9, MIN_BATCH), (13, MIN_BATCH)])
+@pytest.mark.parametrize(
+    ("crowd", "least"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (8, 8), (9, MIN_BATCH), (13, MIN_BATCH)]
+)
 @pytest.mark.parametrize("gradient", [False, True])
 def test_the_smallest_size_is_found_from_which_on_every_size_agrees(crowd: int, least: int, *, gradient: bool) -> None:
     model = classifier(Crowded(crowd))
