@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robusteval.data.batches import DeviceSet
-from robusteval.data.imageset import ImageSet
+from robusteval.data.imageset import IMAGENET, ImageSet, Statistics
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import UsageError
 from robusteval.stats.paired import mcnemar_exact
@@ -23,7 +23,6 @@ SHOWN = 128
 _LEVEL = 1e-4
 _GAIN = 0.2
 """How much more accurate another preprocessing must be, and how improbable by chance, before it is spoken of."""
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class InputContractError(UsageError):
@@ -40,9 +39,7 @@ class _Way:
     std: tuple[float, ...]
 
 
-def check_input_contract(
-    model: Classifier, examples: ImageSet, usual: tuple[tuple[float, ...], tuple[float, ...]]
-) -> None:
+def check_input_contract(model: Classifier, examples: ImageSet, usual: Statistics) -> None:
     """Refuse a model that is clearly more accurate with another preprocessing than the declared one.
 
     Args:
@@ -84,7 +81,7 @@ def _compare(way: _Way, declared: Tensor, other: Tensor) -> None:
         )
 
 
-def _ways(channels: int, usual: tuple[tuple[float, ...], tuple[float, ...]]) -> list[_Way]:
+def _ways(channels: int, usual: Statistics) -> list[_Way]:
     zeros, ones, half = (0.0,) * channels, (1.0,) * channels, (0.5,) * channels
     ways = [
         _Way(
@@ -103,5 +100,5 @@ def _ways(channels: int, usual: tuple[tuple[float, ...], tuple[float, ...]]) -> 
     ]
     if channels == 3:
         words = "with the mean and standard deviation of ImageNet"
-        ways.append(_Way(words, f"declare mean={_IMAGENET[0]} and std={_IMAGENET[1]}", *_IMAGENET))
+        ways.append(_Way(words, f"declare mean={IMAGENET[0]} and std={IMAGENET[1]}", *IMAGENET))
     return ways

@@ -48,6 +48,13 @@ def compare(
     Raises:
         MismatchError: the two were asked different questions; the message lists the fields.
         UsageError: an argument makes no sense, or nothing can be compared.
+
+    Examples:
+        >>> import robusteval
+        >>> first, second = (lambda images, at=at: images.reshape(-1, 768)[:, at : at + 10] for at in (0, 300))
+        >>> found = robusteval.compare(first, second, n=20, cells=["a_id"], check_input=False)
+        >>> found.verdict, found.cells[0].n
+        ('inconclusive', 20)
     """
     written = {"margin": margin, "sensitivity": sensitivity, "alpha": alpha, "unit": unit}
     rule = checked_params("comparison", Rule, written)

@@ -12,23 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from robusteval.api.canaries import check_input_contract
+from robusteval.api.culprits import examples_given
 from robusteval.api.fingerprint import model_digest
 from robusteval.api.models import AnyModel, ArrayNetwork, Preprocessing, as_classifier, family_of
 from robusteval.api.results import ModelResults
 from robusteval.attacks.base import build_attack
-from robusteval.data.batches import DeviceSet
 from robusteval.data.slices import load_slice
+from robusteval.evaluators.model_checks import ModelError
 from robusteval.execution.cell import run_live
 from robusteval.execution.device import resolve_device
 from robusteval.models.classifier import Classifier
-from robusteval.planning.expand import Expansion, expand
+from robusteval.planning.expand import expand
+from robusteval.planning.expanded import Expansion
 from robusteval.planning.loader import LoadedSuite, load_suite
 from robusteval.schema.cells import EvalCell, WeightsStart
 from robusteval.schema.errors import UsageError
-from robusteval.schema.plans import RowSeed, StoredPlan
+from robusteval.schema.plans import RowSeed, StoredPlan, stands_for
 from robusteval.schema.records import ResultRecord
 from robusteval.schema.specs import SliceSpec
 from robusteval.schema.types import Access, Component
@@ -82,9 +82,10 @@ def evaluate(
             in `EvaluationOptions`.
 
     Raises:
-        UsageError: an argument makes no sense, or the model has no gradients and an attack needs them.
+        UsageError: an argument makes no sense, the model has no weights, or no gradients and an attack needs them.
         InputContractError: the model expects other input than declared.
-        CellError: the model does not fit the data.
+        CellError: the model does not fit the data, its answers are no floating-point logits or depend on what it was
+            asked before, or it is to be attacked and answers with NaN or infinity.
         Exception: what the model itself raises, with the ids of the examples it was given.
 
     Examples:
@@ -128,8 +129,8 @@ def limited(suite: LoadedSuite, n: int | None) -> LoadedSuite:
     """
     if n is None:
         return suite
-    if n < 1:
-        raise UsageError(f"n = {n}: measure at least 1 example a domain")
+    if not isinstance(n, int) or n < 1:
+        raise UsageError(f"n = {n!r}: measure a whole number of examples a domain, at least 1")
     spec = suite.spec.evaluate
     there = min(len(suite.dataset.ids(domain, "test")) for domain in suite.dataset.domains)
     other = spec.ood.data is not None or spec.ood.shifts is not None
@@ -196,18 +197,20 @@ class _Evaluation:
     def _cells(self, digest: str, expansion: Expansion) -> dict[str, dict[int, EvalCell]]:
         """What the suite asks of a model, asked of this one, by role and evaluation seed."""
         by_key = {item.key: item.cell for item in expansion.cells}
+        roles = expansion.stored.rows[0].cells
+        chosen = tuple(roles) if self.options.cells is None else self.options.cells
+        strange = [name for name in chosen if not any(stands_for(name, role) for role in roles)]
+        if strange or not chosen:
+            raise UsageError(
+                f"suite {self.suite.spec.name} has no cell {', '.join(map(str, strange))}; it has {', '.join(roles)}"
+            )
         asked: dict[str, dict[int, EvalCell]] = {}
-        for role, key in expansion.stored.rows[0].cells.items():
+        for role, key in roles.items():
             template = by_key[key]
             assert isinstance(template, EvalCell)
-            if self.options.cells is None or {role, role.partition("@")[0]} & set(self.options.cells):
+            if any(stands_for(name, role) for name in chosen):
                 seeds = self.options.seeds or (template.seed,)
                 asked[role] = {seed: _asked_of(digest, template, seed) for seed in seeds}
-        if not asked:
-            known = ", ".join(expansion.stored.rows[0].cells)
-            raise UsageError(
-                f"suite {self.suite.spec.name} has no cell {', '.join(self.options.cells or ())}; it has {known}"
-            )
         return asked
 
     def _refuse_gradients(self, roles: dict[str, dict[int, EvalCell]]) -> None:
@@ -239,12 +242,15 @@ class _Evaluation:
 
     @contextmanager
     def _naming_examples(self, cell: EvalCell) -> Iterator[None]:
-        """Add the ids of the examples to whatever the model raises."""
+        """Add the ids of the examples to whatever the model raises, which comes out as the model raised it."""
         try:
             yield
         except Exception as error:
-            error.add_note(_given(self.model, cell))
-            raise
+            own = error.__cause__ if isinstance(error, ModelError) and error.__cause__ is not None else error
+            own.add_note(examples_given(self.model, cell))
+            if own is error:
+                raise
+            raise own from own.__cause__
 
 
 def _asked_of(digest: str, template: EvalCell, seed: int) -> EvalCell:
@@ -261,32 +267,3 @@ def _on_device(model: Classifier, device: str) -> Iterator[None]:
         yield
     finally:
         model.to(before)
-
-
-def _given(model: Classifier, cell: EvalCell) -> str:
-    """Which examples the model was given when it failed: those of the first clean batch that fails again, else all."""
-    examples = load_slice(cell.data)
-    where = f"{cell.evaluator.name} on {', '.join(cell.data.domains)}"
-    try:
-        with model.frozen(), torch.no_grad():
-            for start in range(0, len(examples), 16):
-                part = examples.take(range(start, min(start + 16, len(examples))))
-                _predict(model, part.ids, DeviceSet(part, model.device))
-    except _BatchError as found:
-        return f"robusteval: while measuring {where}, on the examples {', '.join(found.ids)}"
-    ids = examples.ids
-    return f"robusteval: while measuring {where}, on images made from the examples {ids[0]} to {ids[-1]}"
-
-
-class _BatchError(Exception):
-    def __init__(self, ids: tuple[str, ...]) -> None:
-        super().__init__()
-        self.ids = ids
-
-
-def _predict(model: Classifier, ids: tuple[str, ...], examples: DeviceSet) -> None:
-    try:
-        for batch in examples.in_order(16):
-            model(batch.images)
-    except Exception as error:
-        raise _BatchError(ids) from error

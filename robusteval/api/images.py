@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,19 @@ from torch import Tensor
 
 from robusteval.api.models import AnyModel, Preprocessing, as_classifier
 from robusteval.attacks.base import AttackResult, build_attack
-from robusteval.evaluators.model_checks import check_devices, clean_logits, raising_on
+from robusteval.evaluators.model_checks import (
+    check_devices,
+    check_gradient,
+    check_memory,
+    clean_logits,
+    raising_on,
+)
 from robusteval.execution.device import resolve_device
 from robusteval.models.classifier import Classifier
 from robusteval.schema.digest import stable_int
 from robusteval.schema.errors import UsageError
 from robusteval.schema.threats import RecolourThreat, SpatialThreat, Threat, read_threat
-from robusteval.schema.types import Component, JsonValue, ThreatModel
+from robusteval.schema.types import Access, Component, JsonValue, ThreatModel
 from robusteval.shifts.base import build_shift
 
 Images = Tensor | NDArray[Any]
@@ -55,8 +62,8 @@ def attack(
 
     Raises:
         UsageError: an argument makes no sense, or the images do not look like pixels in [0, 1].
-        CellError: the model does not fit the images, raises on one of them, answers with NaN, or changes its buffers
-            while it answers; images are named by their positions.
+        CellError: the model does not fit the images, raises on one of them, answers with NaN or infinity, remembers
+            what it was asked before, or has no gradient that the attack needs; images are named by their positions.
 
     Examples:
         >>> import robusteval, torch
@@ -74,6 +81,9 @@ def attack(
     try:
         with classifier.to(place).mode(training=False):
             _check_answers(classifier, model, pixels)
+            if any(stage.needs is Access.WHITE_BOX for stage in proposer.stages()):
+                with classifier.frozen():
+                    check_gradient(classifier, pixels, ["0"])
             return proposer(classifier, pixels, truth, keys=keys, seed=seed)
     finally:
         classifier.to(before)
@@ -84,8 +94,6 @@ def _classifier(model: AnyModel, pixels: Tensor, truth: Tensor, preprocessing: P
     shape = (int(pixels.shape[1]), int(pixels.shape[2]), int(pixels.shape[3]))
     found = as_classifier(model, classes=max(2, int(truth.max()) + 1), input_shape=shape, preprocessing=preprocessing)
     check_devices(found)
-    if found.device.type == "meta":
-        raise UsageError("the model has no weights, its parameters are on the meta device; load weights first")
     return found
 
 
@@ -100,6 +108,8 @@ def _check_answers(model: Classifier, given: AnyModel, pixels: Tensor) -> None:
                 with raising_on(ids):
                     model.classes = _logits_of(model, part)
             clean_logits(model, part, ids)
+            if start == 0:
+                check_memory(model, part, ids)
 
 
 def _logits_of(model: Classifier, pixels: Tensor) -> int:
@@ -179,9 +189,7 @@ def as_pixels(images: Images) -> Tensor:
     Raises:
         UsageError: another shape, or values that are no pixels.
     """
-    found = torch.as_tensor(images)
-    if found.dim() != 4 or not len(found):
-        raise UsageError(f"images of shape {tuple(found.shape)}; give (B, C, H, W) with one image or more")
+    found = _as_batch(images)
     if found.dtype == torch.uint8:
         return found.float() / 255.0
     if not found.is_floating_point():
@@ -196,6 +204,17 @@ def as_pixels(images: Images) -> Tensor:
             )
         raise UsageError(f"images range from {low:.3g} to {high:.3g}, not within [0, 1]; {hint}")
     return found.float()
+
+
+def _as_batch(images: Images) -> Tensor:
+    try:
+        # A copy where it is needed: torch takes no array with negative strides, such as one with its channels reversed.
+        found = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"images are a {type(images).__name__} that is no array of numbers ({error})") from None
+    if found.dim() != 4 or not len(found):
+        raise UsageError(f"images of shape {tuple(found.shape)}; give (B, C, H, W) with one image or more")
+    return found
 
 
 def as_threat(threat: str | Threat) -> Threat:
@@ -236,13 +255,24 @@ def corrupt(images: Images, name: str, severity: int = 3, *, seed: int = 0, **pa
         >>> robusteval.corrupt(torch.rand(2, 3, 32, 32), "brightness", severity=5).shape
         torch.Size([2, 3, 32, 32])
     """
-    pixels = as_pixels(images)
-    bytes_ = torch.as_tensor(images) if torch.as_tensor(images).dtype == torch.uint8 else (pixels * 255).round().byte()
-    params.setdefault("preset", _nearest_preset(min(bytes_.shape[2:])))
+    given = _as_batch(images)
+    levels = given if given.dtype == torch.uint8 else (as_pixels(given) * 255).round().byte()
+    found = prepared_shift(levels, name, severity, seed=seed, **params)()
+    return found if given.dtype == torch.uint8 else found.float() / 255.0
+
+
+def prepared_shift(
+    levels: Tensor, name: str, severity: int, *, seed: int = 0, **params: JsonValue
+) -> Callable[[], Tensor]:
+    """What `corrupt` does to (B, 3, H, W) uint8 images, ready to be done; arguments as there.
+
+    Raises:
+        UsageError: an unknown shift or parameter.
+    """
+    params.setdefault("preset", _nearest_preset(min(levels.shape[2:])))
     shift = build_shift(Component(name=name, params={"severity": severity, **params}))
-    keys = torch.tensor([stable_int("position", index) for index in range(len(bytes_))], device=bytes_.device)
-    found: Tensor = shift(bytes_, keys=keys, seed=seed)
-    return found if torch.as_tensor(images).dtype == torch.uint8 else found.float() / 255.0
+    keys = torch.tensor([stable_int("position", index) for index in range(len(levels))], device=levels.device)
+    return partial(shift, levels, keys=keys, seed=seed)
 
 
 def _nearest_preset(side: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from robusteval.models.checkpoint_info import inspect_checkpoint
 from robusteval.models.checkpoints import load_checkpoint
@@ -100,11 +101,14 @@ def as_classifier(
         preprocessing: what the network expects.
 
     Raises:
-        UsageError: the model is of no known kind, or preprocessing is declared for a model that knows its own.
+        UsageError: the model is of no known kind or has no weights, or preprocessing is declared for a model that knows
+            its own.
         CheckpointError: the file cannot be read.
     """
     if isinstance(model, str | Path):
         model = _from_file(Path(model))
+    if isinstance(model, nn.Module):
+        _refuse_empty(model)
     if isinstance(model, Classifier):
         if preprocessing.declared:
             raise UsageError("this model normalises by itself; leave mean, std and value_range out")
@@ -112,6 +116,8 @@ def as_classifier(
     if not isinstance(preprocessing.value_range, tuple) or len(preprocessing.value_range) != 2:
         raise UsageError(f"value_range {preprocessing.value_range!r}: give two numbers, such as (0, 255)")
     if not isinstance(model, nn.Module):
+        if isinstance(model, type):
+            raise UsageError(f"{model.__name__} is a class; give a network of it, such as {model.__name__}()")
         if not callable(model):
             raise UsageError(
                 f"{type(model).__name__} is no model; give a torch.nn.Module, a function from images to logits, or the "
@@ -124,6 +130,14 @@ def as_classifier(
     found = Classifier(model, classes=classes, input_shape=input_shape, mean=mean, std=std)
     place = next(model.parameters(), None)
     return found if place is None else found.to(place.device)
+
+
+def _refuse_empty(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise UsageError(f"the model's {name} has no shape yet; show it one batch of images first")
+        if tensor.is_meta:
+            raise UsageError(f"the model has no weights, its {name} is on the meta device; load weights first")
 
 
 def _from_file(path: Path) -> Classifier:

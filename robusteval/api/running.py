@@ -26,16 +26,19 @@ def run(
     device: str = "auto",
     executor: str = "serial",
     jobs: int | None = None,
+    address: str | None = None,
 ) -> SuiteResults:
     """Train, attack and shift what is missing of a suite, and give back its results.
 
     Args:
         suite: name of a packaged suite, or path of a YAML file.
-        store: folder (or `file://` URI) of results.
+        store: folder (or URI, such as `s3://bucket/folder`) of results.
         only: filter of cells, such as `method=rift,seed=0`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
-        executor: `serial`, `processes` or `auto`; scripts that use processes need an `if __name__ == "__main__"`.
-        jobs: cells at a time; by default what fits the CPU.
+        executor: `serial`, `processes`, `auto`, `ray` or `slurm`; scripts that use processes need an
+            `if __name__ == "__main__"`.
+        jobs: cells at a time; by default what fits the CPU, or the cluster.
+        address: of the Ray cluster, such as `auto`; a local one is started without it.
 
     Raises:
         UsageError: the suite or an argument is wrong.
@@ -48,7 +51,7 @@ def run(
         raise UsageError(f"only {only!r} matches no cell of {suite}; robusteval plan {suite} lists them")
     refuse_namesake(plan, place, str(suite))
     put_inputs(plan, place)
-    summary = run_plan(plan, place, RunOptions(executor=executor, jobs=jobs, device=device))
+    summary = run_plan(plan, place, RunOptions(executor=executor, jobs=jobs, device=device, address=address))
     if summary.cancelled:
         raise KeyboardInterrupt
     if summary.failed:
@@ -62,7 +65,7 @@ def load_results(suite: str | Path, *, store: str | Path = DEFAULT_STORE, versio
 
     Args:
         suite: name of a suite, or path of its YAML file.
-        store: folder (or `file://` URI) of results.
+        store: folder (or URI, such as `s3://bucket/folder`) of results.
         version: version of the suite; the one of the file, or the highest stored one.
 
     Raises:

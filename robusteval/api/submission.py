@@ -11,7 +11,7 @@ from robusteval.api.models import AnyModel
 from robusteval.api.running import run
 from robusteval.leaderboard.boards import Board, role_columns
 from robusteval.planning.loader import load_suite
-from robusteval.schema.errors import UsageError
+from robusteval.schema.errors import UnknownNameError, UsageError
 from robusteval.schema.plans import RowSeed
 from robusteval.schema.records import ResultRecord
 
@@ -34,7 +34,7 @@ def model_rows(
     Raises:
         UsageError: the suite is not the board's, or a model does not fit it.
     """
-    _same_suite(board, suite)
+    same_suite(board, suite)
     roles = [role for role, _ in role_columns(board)]
     rows: list[RowSeed] = []
     records: dict[str, ResultRecord] = {}
@@ -52,12 +52,20 @@ def run_row(board: Board, suite: str | Path, row: str, *, store: str, device: st
         UsageError: the suite is not the board's, or has no such row.
         CellError: cells failed.
     """
-    _same_suite(board, suite)
+    same_suite(board, suite)
     run(suite, store=store, only=f"label={row}", device=device)
 
 
-def _same_suite(board: Board, suite: str | Path) -> None:
-    spec = load_suite(suite).spec
+def same_suite(board: Board, suite: str | Path) -> None:
+    """Make sure that a suite is the one that a board ranks.
+
+    Raises:
+        UsageError: it is another one, or there is no such suite.
+    """
+    try:
+        spec = load_suite(suite).spec
+    except UnknownNameError as error:
+        raise UsageError(f"board {board.name}: {error}; give the file of its suite with --suite") from None
     if board.suite is None or (spec.name, spec.version) != (board.suite.name, board.suite.version):
         wanted = "reported numbers only" if board.suite is None else f"{board.suite.name}@{board.suite.version}"
         raise UsageError(f"{suite} is {spec.name}@{spec.version}; board {board.name} ranks {wanted}")

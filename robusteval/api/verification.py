@@ -13,6 +13,7 @@ from robusteval.data.slices import load_slice
 from robusteval.evaluators import EVALUATORS
 from robusteval.evaluators.adversarial_report import ATTACKED
 from robusteval.evaluators.base import EvaluationContext
+from robusteval.evaluators.image_parts import IMAGES
 from robusteval.evaluators.replaying import Replayer
 from robusteval.execution.device import resolve_device
 from robusteval.execution.work import load_model
@@ -36,7 +37,7 @@ def verify_entry(
     Args:
         entry: a measured entry.
         store: where its models and images are.
-        n: examples a role that are measured again, spread over the training seeds.
+        n: examples a role that are measured again, spread over the training seeds and folds.
         draw: seed of the sample; whoever wrote the entry should not know it.
         models: the models of the rows in their order; those in the store if none are given.
         device: where they run; `auto`, `cpu`, `cuda` or `cuda:1`.
@@ -49,7 +50,7 @@ def verify_entry(
     if not entry.measured:
         raise UsageError(f"{entry.id} is a reported entry; nothing stands behind it that could be measured again")
     if models and len(models) != len(entry.rows):
-        raise UsageError(f"{entry.id} has {len(entry.rows)} models, one a training seed; {len(models)} are given")
+        raise UsageError(f"{entry.id} has {len(entry.rows)} models, one a seed and fold; {len(models)} are given")
     place = resolve_device(device)
     records = {record.cell_key: record for record in entry.records}
     share = -(-n // len(entry.rows))
@@ -59,7 +60,7 @@ def verify_entry(
             record = records.get(key)
             if record is None or record.evaluation is None or not isinstance(record.cell, EvalCell):
                 raise UsageError(
-                    f"{entry.id}: has no result for {role} of seed {row.seed}; check it first (submit --check)"
+                    f"{entry.id}: has no result for {role} of {row.seed_name}; check it first (submit --check)"
                 )
             model = models[number] if models else _stored(entry, row, record.cell, store)
             rng = np.random.default_rng([draw, len(found)])
@@ -73,7 +74,7 @@ def _stored(entry: Entry, row: RowSeed, cell: EvalCell, store: Store) -> Classif
         return load_model(cell.model, store)
     except StoreError as error:
         raise UsageError(
-            f"{entry.id}: the model of seed {row.seed} is not in {store.uri} ({error}); give it with --model"
+            f"{entry.id}: the model of {row.seed_name} is not in {store.uri} ({error}); give it with --model"
         ) from None
 
 
@@ -113,6 +114,7 @@ class _Check:
         return CellCheck(
             role=self._role,
             seed=self._row.seed,
+            fold=self._row.fold,
             cell_key=self._record.cell_key,
             examples=len(data),
             rerun=sample.ids,
@@ -146,7 +148,7 @@ class _Check:
             self._notes.append("no adversarial images were kept (keep: uint8 in the suite keeps them)")
             return None
         try:
-            parts = [store.get_artefact(digest) for digest in self._stated.images]
+            parts = [store.get_artefact(digest, IMAGES) for digest in self._stated.images]
         except StoreError as error:
             self._notes.append(f"the adversarial images are not in this store ({error})")
             return None

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robusteval.cli.entries import file_name
 from robusteval.cli.options import DEFAULT_STORE, JsonOption, StoreOption, examples, open_store
-from robusteval.cli.submit import file_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,8 @@ def register(app: typer.Typer) -> None:
 def list_boards(folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """List boards with their numbers of entries."""
     from robusteval.cli import render
-    from robusteval.leaderboard.boards import boards_folder, boards_in, load_board
+    from robusteval.leaderboard.boards import load_board
+    from robusteval.leaderboard.places import boards_folder, boards_in
     from robusteval.leaderboard.shelf import Shelf
 
     listed = []
@@ -84,7 +85,7 @@ def show(
     """Rank a board: measured entries first, reported ones apart, ties marked."""
     from robusteval.cli import render
     from robusteval.data.places import cache_folder
-    from robusteval.leaderboard.boards import find_board
+    from robusteval.leaderboard.places import find_board
     from robusteval.leaderboard.ranked import ranked_document
 
     place = find_board(board)
@@ -114,9 +115,10 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Verify boards and every entry on them; exit 6 if any is refused."""
-    from robusteval.leaderboard.boards import boards_folder, boards_in, find_board, load_board
+    from robusteval.leaderboard.boards import load_board
     from robusteval.leaderboard.check import check_shelf
     from robusteval.leaderboard.findings import REJECTED
+    from robusteval.leaderboard.places import boards_folder, boards_in, find_board
     from robusteval.leaderboard.shelf import Shelf
 
     places = [find_board(name) for name in board] if board else list(boards_in(folder or boards_folder()).values())
@@ -169,7 +171,7 @@ def found(
     wanted = [part.strip() for part in order.split(",")] if order else []
     board = found_board(plan, records, file_name(name or plan.suite, "--name"), title, wanted)
     shelf = Shelf(out / board.name)
-    for digest in sorted(set(board.ids.values())):
+    for digest in sorted({digest for ids in board.examples.values() for digest in ids.values()}):
         ids, groups = place.ids(digest)
         shelf.add_ids(ids, ids if groups is None else groups)
     if not create_atomically(
@@ -242,7 +244,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Write the static site: opens with a double click, asks no server for anything."""
-    from robusteval.leaderboard.boards import boards_folder, boards_in, find_board
+    from robusteval.leaderboard.places import boards_folder, boards_in, find_board
     from robusteval.leaderboard.site.build import build_site
     from robusteval.schema.errors import UsageError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robusteval.cli.options import DEFAULT_STORE, DeviceOption, StoreOption, examples
+from robusteval.cli.options import DEFAULT_STORE, CellsOption, DeviceOption, StoreOption, examples, roles_of
 
 if TYPE_CHECKING:
     from robusteval.scoring.verdicts import ModelComparison, Rule
@@ -78,9 +78,7 @@ def compare(
     sensitivity: SensitivityOption = 2.0,
     alpha: AlphaOption = 0.05,
     unit: Annotated[NoiseUnit, typer.Option(help="What the noise is of.")] = NoiseUnit.EXAMPLES,
-    cells: Annotated[
-        str | None, typer.Option(metavar="ROLES", help="Only these cells, as a_id,r_id@0.", show_default=False)
-    ] = None,
+    cells: CellsOption = None,
     suite: Annotated[
         str | None,
         typer.Option(
@@ -102,8 +100,7 @@ def compare(
 
     rule = make_rule(margin=margin, sensitivity=sensitivity, alpha=alpha, unit=unit.value.replace("-", "_"))
     context = Context(store, suite, device)
-    roles = None if cells is None else tuple(part.strip() for part in cells.split(","))
-    found = compare_sides(read_side(base, context), read_side(candidate, context), rule, roles)
+    found = compare_sides(read_side(base, context), read_side(candidate, context), rule, roles_of(cells))
     print_comparison(found, form)
     end_with_verdict(found, strict=strict)
 

@@ -117,11 +117,12 @@ def fetch(
 ) -> None:
     """Download a dataset, check it and unpack it.
 
-    An interrupted download goes on where it stopped. Without a network the message says which file belongs where.
+    An interrupted download goes on where it stopped, and what was unpacked is not fetched again. Without a network the
+    message says which file belongs where.
     """
     from robusteval.data.fetching import fetch as download_file
     from robusteval.data.places import datasets_folder
-    from robusteval.data.unpacking import is_archive, unpack
+    from robusteval.data.unpacking import is_archive, is_unpacked, unpack
     from robusteval.schema.errors import UsageError
 
     published = _published(name)
@@ -132,6 +133,9 @@ def fetch(
             f"`robusteval data link {name} FOLDER`; it needs {published.layout}"
         )
     for download in published.downloads:
+        if is_unpacked(download.name, folder):
+            _say(f"{download.name} is unpacked already", quiet=quiet)
+            continue
         path = download_file(download, folder, _bytes_progress(download.name, quiet=quiet))
         if is_archive(path):
             _say(f"unpacking {path.name}", quiet=quiet)

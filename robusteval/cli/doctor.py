@@ -97,9 +97,17 @@ def _packages() -> list[Finding]:
 
 
 def _store(uri: str) -> list[Finding]:
+    from robusteval.schema.errors import StoreError, UnreachableError
     from robusteval.store.store import Store
 
     place = Store.open(uri)
+    try:
+        place.check()
+        if not place.uri.startswith("file:"):
+            place.check_writable()
+            return [Finding("store", "ok", f"{place.uri} can be read and written")]
+    except (StoreError, UnreachableError) as error:
+        return [Finding("store", "problem", str(error), "choose another place with --store or ROBUSTEVAL_STORE")]
     folder = place.local
     while not folder.exists():
         folder = folder.parent

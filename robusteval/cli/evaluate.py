@@ -11,11 +11,15 @@ import typer
 
 from robusteval.cli.options import (
     DEFAULT_STORE,
+    CellsOption,
     DeviceOption,
     JsonOption,
+    MeanOption,
+    StdOption,
     StoreOption,
     TableFormat,
     examples,
+    roles_of,
 )
 
 
@@ -47,15 +51,9 @@ def evaluate(
         int | None,
         typer.Option("--examples", min=1, metavar="N", help="At most N examples a domain.", show_default=False),
     ] = None,
-    cells: Annotated[
-        str | None, typer.Option(metavar="ROLES", help="Only these cells, as a_id,r_id@0.", show_default=False)
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(metavar="M,M,M", help="Mean the network expects.", show_default=False)
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="S,S,S", help="Standard deviation it expects.", show_default=False)
-    ] = None,
+    cells: CellsOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     value_range: Annotated[
         str, typer.Option(metavar="LOW,HIGH", help="What black and white are for the network.")
     ] = "0,1",
@@ -81,7 +79,7 @@ def evaluate(
         load_model(model),
         suite,
         n=limit,
-        cells=None if cells is None else [part.strip() for part in cells.split(",")],
+        cells=roles_of(cells),
         store=store,
         device=device,
         name=name,

@@ -126,7 +126,7 @@ def _columns(place: Store, record: ResultRecord, attacks: tuple[str, ...] | None
     from robusteval.scoring.examples import example_columns, worst_case
 
     digest = record.evaluation.details if record.evaluation is not None else None
-    sidecar = place.get_artefact(digest) if digest is not None else None
+    sidecar = place.get_artefact(digest, "file of details") if digest is not None else None
     ids, groups = place.ids(record.cell.data.ids_digest)
     columns = example_columns(record, ids, groups, sidecar, attacks)
     if attacks is not None and not quiet:

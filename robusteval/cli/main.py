@@ -28,6 +28,7 @@ from robusteval.cli import (
     doctor,
     evaluate,
     results,
+    status,
     submit,
     suites,
     verifying,
@@ -77,6 +78,7 @@ for _commands in (
     suites,
     catalogue,
     results,
+    status,
     evaluate,
     compare,
     baselines,
@@ -185,6 +187,9 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
     if _wants_traceback(arguments):
         traceback.print_exception(error)
         return 1
+    if notes := [note for note in getattr(error, "__notes__", ()) if note.startswith("robusteval: ")]:
+        _complain(f"error: {type(error).__name__} in the model: {error}; {notes[0].removeprefix('robusteval: ')}")
+        return 3
     what = str(error) or "no message"
     _complain(f"error: internal error, {type(error).__name__}: {what}; add -vv for the traceback, and please report it")
     return 1

@@ -43,6 +43,7 @@ class Listing(StrEnum):
     AUGMENTATIONS = "augmentations"
     SHIFTS = "shifts"
     PROTOCOLS = "protocols"
+    EXECUTORS = "executors"
     RESULTS = "results"
 
 
@@ -50,7 +51,13 @@ SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="Name of a packaged suite, or path of a YAML file.", show_default=False)
 ]
 StoreOption = Annotated[
-    str, typer.Option("--store", envvar="ROBUSTEVAL_STORE", metavar="DIR", help="Folder (or file:// URI) of results.")
+    str,
+    typer.Option(
+        "--store",
+        envvar="ROBUSTEVAL_STORE",
+        metavar="DIR",
+        help="Folder (or file://, s3://, gs://, az:// URI) of results.",
+    ),
 ]
 OnlyOption = Annotated[
     str | None,
@@ -79,22 +86,60 @@ VerboseOption = Annotated[
     int, typer.Option("--verbose", "-v", count=True, help="Say more; twice: tracebacks too.", show_default=False)
 ]
 ExecutorOption = Annotated[
-    str, typer.Option(envvar="ROBUSTEVAL_EXECUTOR", metavar="NAME", help="auto, serial or processes.")
+    str,
+    typer.Option(
+        envvar="ROBUSTEVAL_EXECUTOR",
+        metavar="NAME",
+        help="auto, serial, processes, ray, slurm, or a plug-in (robusteval ls executors).",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="ROBUSTEVAL_ADDRESS",
+        metavar="HOST:PORT",
+        help="Cluster for --executor ray: auto, ray://host:port or host:port; a local one is started without it.",
+        show_default=False,
+    ),
+]
+ExecutorSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--executor-option",
+        metavar="KEY=VALUE",
+        help="Setting of the executor, such as partition=gpu; may be given several times.",
+        show_default=False,
+    ),
 ]
 JobsOption = Annotated[
     int | None,
     typer.Option(envvar="ROBUSTEVAL_JOBS", min=1, metavar="N", help="Cells at a time; by default what fits the CPU."),
 ]
+ShardsOption = Annotated[
+    int, typer.Option(min=1, max=10_000, metavar="N", help="Divide each long attack into N tasks; same records.")
+]
 DeviceOption = Annotated[
     str, typer.Option(envvar="ROBUSTEVAL_DEVICE", metavar="NAME", help="auto, cpu, cuda or cuda:1.")
+]
+CellsOption = Annotated[
+    str | None, typer.Option(metavar="ROLES", help="Only these cells, as a_id,r_id@0.", show_default=False)
+]
+MeanOption = Annotated[str | None, typer.Option(metavar="M,M,M", help="Mean the network expects.", show_default=False)]
+StdOption = Annotated[
+    str | None, typer.Option(metavar="S,S,S", help="Standard deviation it expects.", show_default=False)
+]
+TrustCodeOption = Annotated[
+    bool, typer.Option("--trust-code", help="Allow MODULE:FACTORY as a model, which runs that code.")
 ]
 
 
 def open_store(place: str) -> Store:
-    """Open the store at a folder or a `file://` URI.
+    """Open the store at a folder or a URI.
 
     Raises:
         UsageError: no folder can be there.
+        UnreachableError: the store cannot be reached or read.
+        StoreError: a newer robusteval made it.
     """
     from robusteval.schema.errors import UsageError
     from robusteval.store.store import Store
@@ -109,7 +154,31 @@ def open_store(place: str) -> Store:
         raise UsageError(f"--store {shortened(place)!r}: {reason}; give a folder") from None
     if not above.is_dir():
         raise UsageError(f"--store {place!r}: {above} is a file; give a folder")
+    store.check()
     return store
+
+
+def roles_of(cells: str | None) -> tuple[str, ...] | None:
+    """The roles that `--cells` names; None for all."""
+    return None if cells is None else tuple(part.strip() for part in cells.split(","))
+
+
+def key_values(option: str, given: list[str] | None) -> dict[str, str]:
+    """The settings that were given to an option as KEY=VALUE.
+
+    Raises:
+        UsageError: one has no key, or a key comes twice.
+    """
+    from robusteval.schema.errors import UsageError
+
+    found: dict[str, str] = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key or key in found:
+            reason = "comes twice" if key in found else "is not KEY=VALUE"
+            raise UsageError(f"{option} {shortened(text)!r}: {reason}, such as partition=gpu")
+        found[key] = value
+    return found
 
 
 def json_map(option: str, text: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robusteval.cli.facts import facts_of
 from robusteval.cli.lookup import find_key, find_plan
 from robusteval.cli.options import (
     DEFAULT_STORE,
@@ -82,7 +83,19 @@ def show(
     print_scores(table, form.value, verbose=verbose > 0)
     if plot is not None:
         _plot(table, plot, columns, quiet=quiet)
+    if not quiet:
+        _tell_under_way(place, stored)
     end_with_notes(damaged)
+
+
+def _tell_under_way(place: Store, stored: StoredPlan) -> None:
+    """Say on standard error which cells of a suite somebody executes, or died with."""
+    from robusteval.store.progress import count_cells
+
+    now = count_cells(place, [stored])[0]
+    parts = [f"{number} {word}" for number, word in ((now.running, "running"), (now.stale, "stale")) if number]
+    if parts:
+        print(f"note: {now.done} of {now.cells} cells done, {', '.join(parts)}; see robusteval status", file=sys.stderr)
 
 
 def end_with_notes(damaged: list[str]) -> None:
@@ -201,80 +214,38 @@ def _plot(table: SuiteTable, file: Path, columns: tuple[str, ...] | None, *, qui
 
 def _print_plans(place: Store, form: TableFormat) -> None:
     from robusteval.cli import render
+    from robusteval.store.progress import count_cells
 
     damaged: list[str] = []
     plans = place.plans(damaged)
+    counts = count_cells(place, plans)
     if form is TableFormat.JSON:
-        listed = [{"suite": plan.suite, "version": plan.version, "summary": plan.summary} for plan in plans]
+        listed = [
+            {"suite": plan.suite, "version": plan.version, "summary": plan.summary, **now.numbers}
+            for plan, now in zip(plans, counts, strict=True)
+        ]
         print(json.dumps(listed, indent=2))
     else:
-        rows = [[plan.suite, str(plan.version), str(len(plan.labels)), plan.summary] for plan in plans]
+        rows = [
+            [plan.suite, str(plan.version), str(len(plan.labels)), now.words, plan.summary]
+            for plan, now in zip(plans, counts, strict=True)
+        ]
         notes = [] if rows or damaged else [f"nothing is stored in {place.uri}"]
-        render.print_table(["suite", "version", "rows", "summary"], rows, notes)
+        render.print_table(["suite", "version", "rows", "cells", "summary"], rows, notes)
     end_with_notes(damaged)
 
 
 def _print_record(place: Store, prefix: str, form: TableFormat) -> None:
     from robusteval.cli import render
 
+    under_way = [seen for key, seen in place.leases.seen().items() if key.startswith(prefix)]
+    if len(under_way) == 1 and place.latest(under_way[0].key) is None:
+        render.print_facts([(under_way[0].state, under_way[0].reason)], title=f"cell {under_way[0].key}")
+        return
     key = find_key(place, prefix)
     failure = place.get_failure(key)
     record = failure if failure is not None else place.get(key)
     if form is not TableFormat.TABLE:
         print(json.dumps(record.model_dump(mode="json"), indent=2))
         return
-    render.print_facts(_facts(record), title=f"{record.cell.kind} cell {record.cell_key}")
-
-
-def _facts(record: ResultRecord) -> list[tuple[str, str]]:
-    """A record as names and values, the outcomes as counts."""
-    cell, data, timing = record.cell, record.cell.data, record.timing
-    what = cell.method if cell.kind == "train" else cell.evaluator
-    facts = [
-        ("status", record.status),
-        ("method" if cell.kind == "train" else "evaluator", f"{what.name} {json.dumps(what.params)}"),
-        ("data", f"{data.dataset.name} {data.split}: {', '.join(data.domains)} ({data.n} examples)"),
-        ("seed", str(cell.seed)),
-    ]
-    if cell.kind == "eval":
-        facts += [("threat", str(cell.threat or "none")), ("model", json.dumps(cell.model.model_dump(mode="json")))]
-    else:
-        start = cell.start.model_dump(mode="json") if cell.start is not None else "random weights"
-        facts += [("architecture", f"{cell.architecture.name} {json.dumps(cell.architecture.params)}")]
-        facts += [("start", json.dumps(start))]
-    facts += _found(record)
-    facts += [
-        ("result digest", record.result_digest),
-        ("started", f"{timing.started_at}, {timing.wall_s:.1f} s, {timing.peak_memory_mb:.0f} MB at most"),
-        ("provenance", json.dumps(record.provenance.model_dump(mode="json"), indent=1)),
-    ]
-    return facts
-
-
-def _found(record: ResultRecord) -> list[tuple[str, str]]:
-    facts: list[tuple[str, str]] = []
-    if record.evaluation is not None:
-        for metric in record.evaluation.metrics:
-            ends = f" [{metric.low:.4f}, {metric.high:.4f}] {metric.interval}" if metric.low is not None else ""
-            facts.append((metric.name, f"{metric.value:.4f}{ends} (n={metric.n})"))
-        for name, bits in record.evaluation.outcomes.items():
-            facts.append((f"outcome {name}", f"{sum(bits.unpack())} of {bits.n}"))
-        for flag in record.evaluation.flags:
-            facts.append((f"flag {flag.code}", f"{flag.severity}: {flag.evidence}; {flag.next_step}"))
-        facts.append(("passes", json.dumps(record.evaluation.budget.model_dump())))
-        named = (("spec", record.evaluation.spec), ("details", record.evaluation.details))
-        facts += [(name, value) for name, value in named if value is not None]
-        if record.evaluation.images:
-            again = f"robusteval replay {record.cell_key[:12]} verifies them"
-            facts.append(("images", f"{len(record.evaluation.images)} files of adversarial images; {again}"))
-    if record.training is not None:
-        training = record.training
-        facts += [
-            ("weights", training.weights),
-            ("selected", f"epoch {training.selected_epoch} of {len(training.history)}, by {training.selected_on}"),
-            ("passes", json.dumps(training.budget.model_dump())),
-            ("diagnostics", json.dumps(training.diagnostics)),
-        ]
-    if record.failure is not None:
-        facts.append((f"failed in {record.failure.stage}", record.failure.traceback.rstrip()))
-    return facts
+    render.print_facts(facts_of(record), title=f"{record.cell.kind} cell {record.cell_key}")

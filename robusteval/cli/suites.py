@@ -6,32 +6,37 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robusteval.cli.options import (
     DEFAULT_STORE,
+    AddressOption,
     BudgetOption,
     DeviceOption,
     ExecutorOption,
+    ExecutorSettings,
     JobsOption,
     JsonOption,
     OnlyOption,
     QuietOption,
     Resume,
+    ShardsOption,
     StoreOption,
     SuiteArgument,
     VerboseOption,
     examples,
+    key_values,
     open_store,
     shortened,
 )
+from robusteval.cli.plan_table import print_plan
 
 if TYPE_CHECKING:
     from robusteval.execution.events import RunSummary
     from robusteval.planning.plan import Plan
-    from robusteval.schema.plans import StoredPlan
     from robusteval.store.store import Store
 
 CELLS_FAILED = 3
@@ -48,12 +53,15 @@ def register(app: typer.Typer) -> None:
             "robusteval run digits --resume failed",
             "robusteval run digits --budget 500",
             "robusteval run digits --device cuda --dry-run",
+            "robusteval run digits --executor ray --address auto --shards 8",
+            "robusteval run digits --executor slurm --executor-option partition=gpu",
         )
     )(run)
     app.command(
         epilog=examples(
             "robusteval plan digits",
             "robusteval plan digits --only evaluator=adversarial",
+            "robusteval plan digits --executor ray",
             "robusteval plan ./my-suite.yaml --json | jq .pending",
         )
     )(plan)
@@ -71,7 +79,10 @@ def run(
         Resume, typer.Option(help="What runs: cells without a result; failed and damaged ones too; all again.")
     ] = Resume.MISSING,
     executor: ExecutorOption = "auto",
+    address: AddressOption = None,
+    executor_option: ExecutorSettings = None,
     jobs: JobsOption = None,
+    shards: ShardsOption = 1,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     replace_plan: Annotated[
@@ -93,9 +104,18 @@ def run(
 
     planned, place = _prepare(suite, store, only, budget)
     if dry_run:
-        _print_plan(planned, as_json)
+        print_plan(planned, as_json)
         return
-    options = RunOptions(executor=executor, jobs=jobs, device=device, resume=resume.value, fail_fast=fail_fast)
+    options = RunOptions(
+        executor=executor,
+        jobs=jobs,
+        device=device,
+        resume=resume.value,
+        fail_fast=fail_fast,
+        shards=shards,
+        address=address,
+        executor_options=key_values("--executor-option", executor_option),
+    )
     if not replace_plan:
         refuse_namesake(planned, place, suite)
     put_inputs(planned, place)
@@ -103,7 +123,8 @@ def run(
         summary: RunSummary = run_plan(planned, place, options, shown)
     table, damaged = read_scores(place, planned.stored)
     print_scores(table, "json" if as_json else "table", verbose=verbose > 0)
-    _report(summary, damaged, quiet=quiet, again=_continuation(suite, store, only, budget))
+    where = _where(executor, address, executor_option)
+    _report(summary, damaged, quiet=quiet, again=_continuation(suite, store, only, budget, where))
     if summary.cancelled:
         raise typer.Exit(INTERRUPTED)
     if summary.failed or summary.blocked or damaged:
@@ -115,12 +136,20 @@ def plan(
     store: StoreOption = DEFAULT_STORE,
     only: OnlyOption = None,
     budget: BudgetOption = None,
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="ray, slurm or processes: how many workers would help, too.")
+    ] = "serial",
     as_json: JsonOption = False,
     verbose: VerboseOption = 0,
 ) -> None:
     """Show what a run would do, cell by cell, and what it would cost."""
+    from robusteval.execution import EXECUTORS
+    from robusteval.planning.workers import estimate_workers
+
+    EXECUTORS.check(executor)
     planned, _ = _prepare(suite, store, only, budget)
-    _print_plan(planned, as_json, keys=verbose > 0)
+    workers = estimate_workers(planned) if executor != "serial" else None
+    print_plan(planned, as_json, keys=verbose > 0, workers=workers)
 
 
 def validate(
@@ -166,18 +195,31 @@ def _prepare(suite: str, store: str, only: str | None, budget: int | None) -> tu
     from robusteval.planning.only import Filter, valid_values
     from robusteval.planning.plan import make_plan
     from robusteval.schema.errors import UsageError
+    from robusteval.store.progress import survey
 
     place = open_store(store)
     chosen = Filter.parse(only) if only is not None else None
     loaded = load_suite(suite)
     expansion = expand(loaded if budget is None else limited(loaded, budget))
-    planned = make_plan(expansion, place.state, chosen)
+    planned = make_plan(expansion, survey(place), chosen)
     if not planned.cells:
         raise UsageError(f"--only {only!r} matches no cell of {suite}; valid: {valid_values(expansion.cells)}")
     return planned, place
 
 
-def _continuation(suite: str, store: str, only: str | None, budget: int | None = None) -> str:
+def _where(executor: str, address: str | None, settings: list[str] | None) -> list[str]:
+    """The options that say where a run runs, unless it is this machine or the environment says it."""
+    if executor in ("auto", "serial", "processes", os.environ.get("ROBUSTEVAL_EXECUTOR")):
+        return []
+    words = ["--executor", executor]
+    if address not in (None, os.environ.get("ROBUSTEVAL_ADDRESS")):
+        words += ["--address", address]
+    return [*words, *(word for text in settings or () for word in ("--executor-option", text))]
+
+
+def _continuation(
+    suite: str, store: str, only: str | None, budget: int | None = None, where: Sequence[str] = ()
+) -> str:
     """The command that continues an interrupted run."""
     words = ["robusteval", "run", suite]
     if store not in (DEFAULT_STORE, os.environ.get("ROBUSTEVAL_STORE")):
@@ -186,54 +228,7 @@ def _continuation(suite: str, store: str, only: str | None, budget: int | None =
         words += ["--only", only]
     if budget is not None:
         words += ["--budget", str(budget)]
-    return shlex.join(words)
-
-
-def _print_plan(planned: Plan, as_json: bool, *, keys: bool = False) -> None:
-    from robusteval.cli import render
-
-    if as_json:
-        document = {
-            "suite": planned.suite,
-            "version": planned.version,
-            "plan": [cell.summary() for cell in planned.cells],
-            "passes_left": planned.passes_left,
-            **planned.totals,
-        }
-        print(json.dumps(document, indent=2))
-        return
-    header = [*(["key"] if keys else []), "cell", *(["role"] if keys else []), "state", "passes", "reason"]
-    rows = [
-        [
-            *([cell.key[:12]] if keys else []),
-            cell.title,
-            *([cell.role] if keys else []),
-            cell.state,
-            render.count(cell.passes),
-            cell.reason,
-        ]
-        for cell in planned.cells
-    ]
-    totals = planned.totals
-    parts = [
-        f"{totals['cells']} cells",
-        *(f"{totals[name]} {name}" for name in ("done", "pending", "failed", "blocked")),
-    ]
-    note = f"{planned.suite} version {planned.version}: {', '.join(parts)}"
-    note += f"; at most {render.count(planned.passes_left)} passes of single images are left"
-    render.print_table(header, rows, [note, *_protocol_notes(planned.stored)])
-
-
-def _protocol_notes(stored: StoredPlan) -> list[str]:
-    """Which trainings each selection rule of the suite's protocol needs, and how many this suite has."""
-    use = stored.protocol
-    if use is None:
-        return []
-    here = len(stored.row(stored.labels[0]))
-    needed = ", ".join(f"{rule} {runs}" for rule, runs in use.runs.items())
-    deviations = [f"  deviates: {one}" for one in use.deviations]
-    note = f"protocol {use.name}: trainings of one row for its whole table, by rule: {needed}; in this suite: {here}"
-    return [note, *deviations]
+    return shlex.join([*words, *where])
 
 
 def _report(summary: RunSummary, damaged: list[str], *, quiet: bool, again: str) -> None:

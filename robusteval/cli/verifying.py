@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robusteval.cli.boards import FolderOption, boards
-from robusteval.cli.options import DEFAULT_STORE, DeviceOption, JsonOption, StoreOption, examples, open_store
+from robusteval.cli.options import (
+    DEFAULT_STORE,
+    DeviceOption,
+    JsonOption,
+    MeanOption,
+    StdOption,
+    StoreOption,
+    TrustCodeOption,
+    examples,
+    open_store,
+)
 
 if TYPE_CHECKING:
     from robusteval.leaderboard.entries import Entry
@@ -47,15 +57,9 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Allow --model MODULE:FACTORY, which runs that code.")
-    ] = False,
-    mean: Annotated[
-        str | None, typer.Option(metavar="M,M,M", help="Mean the network expects.", show_default=False)
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="S,S,S", help="Standard deviation it expects.", show_default=False)
-    ] = None,
+    trust_code: TrustCodeOption = False,
+    mean: MeanOption = None,
+    std: StdOption = None,
     draw: Annotated[
         int | None,
         typer.Option("--draw", min=0, metavar="SEED", help="Seed of the sample; random if absent.", show_default=False),
@@ -69,8 +73,8 @@ def verify(
     Exit code 6 if what is found contradicts the entry.
     """
     from robusteval.cli.model_names import classifiers
-    from robusteval.leaderboard.boards import find_board
     from robusteval.leaderboard.findings import REJECTED
+    from robusteval.leaderboard.places import find_board
     from robusteval.schema.registry import load_target
 
     found_entry = _find_entry(find_board(board), entry)
@@ -110,7 +114,7 @@ def _find_entry(place: Path, text: str) -> Entry:
 
 def _line(cell: CellCheck) -> str:
     parts = [
-        f"{cell.role}, seed {cell.seed}: {len(cell.rerun)} of {cell.examples} examples measured again, "
+        f"{cell.where}: {len(cell.rerun)} of {cell.examples} examples measured again, "
         f"{len(cell.overclaimed)} worse and {len(cell.underclaimed)} better than stated"
     ]
     if cell.replay is not None:
@@ -137,7 +141,7 @@ def serve(
     """Build the site into a temporary folder and show it on this machine only; Ctrl-C ends it."""
     import tempfile
 
-    from robusteval.leaderboard.boards import boards_folder, boards_in, find_board
+    from robusteval.leaderboard.places import boards_folder, boards_in, find_board
     from robusteval.leaderboard.site.build import build_site
     from robusteval.leaderboard.site.serve import site_server
 

@@ -31,6 +31,7 @@ DATASETS: Registry[type[Dataset[Any]]] = Registry(
             "image datasets of the Hugging Face hub; needs the extra huggingface",
         ),
         "imagenet": ("robusteval.data.imagenet:ImageNet", "ImageNet with V2, A, R and Sketch as domains, from folders"),
+        "imagenet-c": ("robusteval.data.imagenet_c:ImageNetC", "ImageNet under 19 corruptions, published JPEG files"),
         "csv": ("robusteval.data.csv_index:CsvIndex", "image files in a list: path, label, domain, split"),
         "pacs": ("robusteval.data.multi_domain:Pacs", "art paintings, cartoons, photos and sketches, 7 classes"),
         "vlcs": ("robusteval.data.multi_domain:Vlcs", "photos from four collections, 5 classes"),

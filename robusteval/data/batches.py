@@ -20,6 +20,21 @@ RESIDENT_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Where the examples of one process stand in a batch that several processes share.
+
+    Attributes:
+        first: row of the first one.
+        total: examples of the whole batch.
+        generator: draws what one process would draw for the whole batch; the same state in every process.
+    """
+
+    first: int
+    total: int
+    generator: torch.Generator | None
+
+
+@dataclass(frozen=True)
 class Batch:
     """B examples on a device.
 
@@ -28,12 +43,14 @@ class Batch:
         labels: (B,) int64.
         keys: (B,) int64 hashes of the example ids.
         domains: (B,) int64 positions in `DeviceSet.domain_names`.
+        rows: where these examples stand in the batch of all processes; None if they are the whole batch.
     """
 
     images: Tensor
     labels: Tensor
     keys: Tensor
     domains: Tensor
+    rows: Rows | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])

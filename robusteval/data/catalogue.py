@@ -55,6 +55,20 @@ class Published:
 
 _DOMAIN_TREE = "<domain>/<class>/<file>"
 
+
+def _imagenet_c() -> tuple[Download, ...]:
+    """The five archives of ImageNet-C."""
+    archives = (
+        ("noise.tar", "e80562d7f6c3f8834afb1ecf27252745", 22_565_673_785),
+        ("blur.tar", "2d8e81fdd8e07fef67b9334fa635e45c", 7_112_704_951),
+        ("weather.tar", "33ffea4db4d93fe4a428c40a6ce0c25d", 12_797_438_995),
+        ("digital.tar", "89157860d7b10d5797849337ca2e5c03", 7_757_510_705),
+        ("extra.tar", "d492dfba5fc162d8ec2c3cd8ee672984", 15_789_490_144),
+    )
+    files = "https://zenodo.org/records/2235448/files"
+    return tuple(Download(f"{files}/{name}", name, f"md5:{digest}", size) for name, digest, size in archives)
+
+
 PUBLISHED: Mapping[str, Published] = MappingProxyType(
     {
         "pacs": Published(
@@ -180,6 +194,15 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
             images={"val": 50000, "v2": 10000, "a": 7500, "r": 30000, "sketch": 50889},
             classes=1000,
             licence="non-commercial research and education (image-net.org/download)",
+        ),
+        "imagenet-c": Published(
+            title="Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261",
+            homepage="https://zenodo.org/records/2235448",
+            layout="<corruption>/<severity>/<wnid>/<file>",
+            images={},
+            classes=1000,
+            licence="CC BY 4.0; the images under the terms of ImageNet",
+            downloads=_imagenet_c(),
         ),
     }
 )

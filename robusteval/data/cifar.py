@@ -81,8 +81,6 @@ class Cifar(Dataset[CifarParams]):
     name: ClassVar[str]
     """Registered name, also that of the one domain."""
     class_names: ClassVar[tuple[str, ...]]
-    statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]]
-    """Per-channel mean and standard deviation of the training images."""
 
     @cached_property
     def revision(self) -> str:
@@ -109,16 +107,6 @@ class Cifar(Dataset[CifarParams]):
     def image_shape(self) -> tuple[int, int, int]:
         """(3, 32, 32)."""
         return (3, SIDE, SIDE)
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of the training images."""
-        return self.statistics[0]
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of the training images."""
-        return self.statistics[1]
 
     def ids(self, domain: str, split: Split) -> tuple[str, ...]:
         """Example ids in canonical order."""

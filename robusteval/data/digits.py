@@ -39,6 +39,7 @@ class Digits(Dataset[DigitsParams]):
     """
 
     Params: ClassVar[type[Frozen]] = DigitsParams
+    statistics = ((0.306,) * 3, (0.319,) * 3)
 
     @property
     def revision(self) -> str:
@@ -59,16 +60,6 @@ class Digits(Dataset[DigitsParams]):
     def image_shape(self) -> tuple[int, int, int]:
         """(3, 16, 16)."""
         return (3, 16, 16)
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of the upright training images."""
-        return (0.306, 0.306, 0.306)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of the upright training images."""
-        return (0.319, 0.319, 0.319)
 
     def ids(self, domain: str, split: Split) -> tuple[str, ...]:
         """Example ids in canonical order; index arithmetic only."""

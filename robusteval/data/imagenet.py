@@ -16,9 +16,8 @@ from pydantic import Field
 
 from robusteval.data.catalogue import PUBLISHED, PublishedParams
 from robusteval.data.folder_index import ImageFile, list_images
-from robusteval.data.imageset import Dataset, ImageSet, Split
+from robusteval.data.imageset import IMAGENET, Dataset, ImageSet, Split
 from robusteval.data.indexed import DecodingParams, IndexedImages
-from robusteval.data.multi_domain import IMAGENET_MEAN, IMAGENET_STD
 from robusteval.data.places import dataset_place
 from robusteval.data.splits import hashed_split
 from robusteval.schema.digest import sha256_hex
@@ -63,6 +62,7 @@ class ImageNet(Dataset[ImageNetParams]):
 
     Params: ClassVar[type[Frozen]] = ImageNetParams
     name: ClassVar[str] = "imagenet"
+    statistics = IMAGENET
 
     @cached_property
     def revision(self) -> str:
@@ -94,16 +94,6 @@ class ImageNet(Dataset[ImageNetParams]):
     def image_shape(self) -> tuple[int, int, int]:
         """(3, size, size), or the one size of all images."""
         return next(iter(self._parts.values())).image_shape
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of the training images."""
-        return IMAGENET_MEAN
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of the training images."""
-        return IMAGENET_STD
 
     def class_subset(self, domain: str) -> tuple[int, ...] | None:
         """Labels that a domain has, if it has not all."""

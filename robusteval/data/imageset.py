@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from robusteval.data.computed import ComputedImages
 
 Split = Literal["train", "validation", "test"]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Per-channel mean and standard deviation of pixels, on the [0, 1] scale."""
 P = TypeVar("P", bound=Frozen)
+
+IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of the training images of ImageNet, with which most published backbones normalise."""
 
 COPIED_BYTES = 2 * 2**30
 """Up to this size images of a memory-mapped file are copied into main memory where they do not lie side by side;
@@ -149,6 +154,8 @@ class Dataset(ABC, Generic[P]):
 
     Params: ClassVar[type[Frozen]]
     """Parameters that a suite may set."""
+    statistics: ClassVar[Statistics | None] = None
+    """What models of this dataset normalise with; 0.5 for every number if None."""
 
     def __init__(self, params: P) -> None:
         self.params = params
@@ -176,12 +183,12 @@ class Dataset(ABC, Generic[P]):
     @property
     def mean(self) -> tuple[float, ...]:
         """Per-channel mean that models of this dataset normalise with, on the [0, 1] scale."""
-        return (0.5,) * self.image_shape[0]
+        return (0.5,) * self.image_shape[0] if self.statistics is None else self.statistics[0]
 
     @property
     def std(self) -> tuple[float, ...]:
         """Per-channel standard deviation that models of this dataset normalise with."""
-        return (0.5,) * self.image_shape[0]
+        return (0.5,) * self.image_shape[0] if self.statistics is None else self.statistics[1]
 
     def class_subset(self, domain: str) -> tuple[int, ...] | None:
         """Labels of a domain that has fewer classes by its making, ascending; None where every class counts.

@@ -9,17 +9,12 @@ from typing import ClassVar
 
 from robusteval.data.catalogue import PUBLISHED, PublishedParams
 from robusteval.data.folder_index import ImageFile, list_images
-from robusteval.data.imageset import Split
+from robusteval.data.imageset import IMAGENET, Split
 from robusteval.data.indexed import DecodingParams, IndexedImages
 from robusteval.data.places import dataset_place
 from robusteval.data.splits import DomainSplitParams, assign_splits
 from robusteval.schema.errors import DataError
 from robusteval.schema.types import Frozen
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Per-channel mean of ImageNet, which the backbones of these datasets were trained with."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Per-channel standard deviation of ImageNet."""
 
 
 class MultiDomainParams(DomainSplitParams, DecodingParams, PublishedParams):
@@ -32,21 +27,12 @@ class MultiDomain(IndexedImages[MultiDomainParams]):
     Params: ClassVar[type[Frozen]] = MultiDomainParams
     name: ClassVar[str]
     """Registered name."""
+    statistics = IMAGENET
 
     @property
     def domains(self) -> tuple[str, ...]:
         """The published domains, in DomainBed's order."""
         return tuple(PUBLISHED[self.name].images)
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """ImageNet's."""
-        return IMAGENET_MEAN
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """ImageNet's."""
-        return IMAGENET_STD
 
     @cached_property
     def root(self) -> Path:

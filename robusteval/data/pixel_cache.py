@@ -226,7 +226,7 @@ class PixelCache:
                 return f"{source.path} (changed while it was read; run again)"
             pixels = self.decoder(data)
         except _UNDECODABLE as error:
-            return f"{source.path} ({_first_line(error)})"
+            return f"{source.path} ({_first_line(error)}; get it again or remove it)"
         if pixels.shape != self.shape[1:]:
             found, expected = (f"{shape[-1]} x {shape[-2]}" for shape in (pixels.shape, self.shape))
             return f"{source.path} (is {found}, others are {expected}; set 'size')"
@@ -258,5 +258,5 @@ def picture_shape(root: Path, paths: Sequence[str]) -> tuple[int, int, int]:
             with _large_pictures_allowed(), Image.open(root / path) as image:
                 return (3, image.height, image.width)
         except _UNDECODABLE as error:
-            problems.append(f"{path} ({_first_line(error)})")
+            problems.append(f"{path} ({_first_line(error)}; get it again or remove it)")
     raise complaint(root, "no image can be opened", problems)

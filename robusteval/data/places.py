@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robusteval.schema.errors import DataError
+from robusteval.store.places import user_cache
 
 
 def cache_folder(given: str | None = None) -> Path:
@@ -13,12 +14,12 @@ def cache_folder(given: str | None = None) -> Path:
     Raises:
         DataError: it starts with the home folder of a user that does not exist.
     """
-    return at_home(given) if given else Path.home() / ".cache" / "robusteval"
+    return at_home(given) if given else user_cache()
 
 
 def datasets_folder() -> Path:
     """Where datasets with a name are looked for: a folder, or a link to one, for each."""
-    return Path.home() / ".cache" / "robusteval" / "datasets"
+    return user_cache() / "datasets"
 
 
 def dataset_place(name: str, given: str | None) -> Path:

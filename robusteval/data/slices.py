@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from robusteval.data import DATASETS
 from robusteval.data.imageset import Dataset, ImageSet, Split
-from robusteval.schema.cells import DataSlice
+from robusteval.schema.cells import LOCATIONS, DataSlice
 from robusteval.schema.digest import ids_digest
 from robusteval.schema.errors import DataError, UnknownNameError, unknown_name
 from robusteval.schema.params import checked_params
-from robusteval.schema.types import Component, Frozen
+from robusteval.schema.types import Component, Frozen, JsonValue
 
 P = TypeVar("P", bound=Frozen)
 
@@ -65,15 +65,7 @@ def make_slice(
                 f"{len(found)} in its {split} split; ask for {len(found)} or fewer"
             )
         ids.extend(found[:per_domain])
-    return DataSlice(
-        dataset=Component(name=component.name, params=dataset.params.model_dump(mode="json")),
-        revision=dataset.revision,
-        domains=tuple(domains),
-        split=split,
-        per_domain=per_domain,
-        n=len(ids),
-        ids_digest=ids_digest(ids),
-    )
+    return _named(component, dataset, domains, split, ids, per_domain)
 
 
 def empty_slice(component: Component, dataset: Dataset[Any], domains: Sequence[str]) -> DataSlice:
@@ -85,14 +77,37 @@ def empty_slice(component: Component, dataset: Dataset[Any], domains: Sequence[s
     for domain in domains:
         if domain not in dataset.domains:
             raise UnknownNameError(unknown_name(f"domain of dataset {component.name!r}", domain, dataset.domains))
+    return _named(component, dataset, domains, "train", ())
+
+
+def _named(
+    component: Component,
+    dataset: Dataset[Any],
+    domains: Sequence[str],
+    split: Split,
+    ids: Sequence[str],
+    per_domain: int | None = None,
+) -> DataSlice:
+    params = dataset.params.model_dump(mode="json")
     return DataSlice(
-        dataset=Component(name=component.name, params=dataset.params.model_dump(mode="json")),
+        dataset=Component(name=component.name, params=params),
+        located=tuple(sorted(_located(params))),
         revision=dataset.revision,
         domains=tuple(domains),
-        split="train",
-        n=0,
-        ids_digest=ids_digest(()),
+        split=split,
+        per_domain=per_domain,
+        n=len(ids),
+        ids_digest=ids_digest(ids),
     )
+
+
+def _located(params: Mapping[str, JsonValue]) -> Iterator[str]:
+    """Names of the parameters that are set to a place, those of a dataset among the parameters included."""
+    for name, value in params.items():
+        if name in LOCATIONS and value is not None:
+            yield name
+        elif isinstance(value, dict) and isinstance(value.get("params"), dict):
+            yield from (f"{name}.params.{inner}" for inner in _located(value["params"]))
 
 
 def load_slice(data: DataSlice, dataset: Dataset[Any] | None = None) -> ImageSet:

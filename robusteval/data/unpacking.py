@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 from robusteval.schema.errors import DataError
+from robusteval.store.atomic import write_atomically
 
 
 def is_archive(path: Path) -> bool:
@@ -17,8 +18,23 @@ def is_archive(path: Path) -> bool:
     return path.name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
 
 
+def is_unpacked(name: str, folder: Path) -> bool:
+    """Whether an archive of that name was unpacked into a folder before, and everything from it is still there."""
+    try:
+        placed = _note(name, folder).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return bool(placed) and all((folder / part).exists() for part in placed)
+
+
+def _note(name: str, folder: Path) -> Path:
+    return folder / f".{name}.unpacked"
+
+
 def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpack a tar archive; nothing is written outside `folder`, and no owner, device or setuid bit is taken over.
+    """Unpack a tar archive and note that it was.
+
+    Nothing is written outside `folder`, and no owner, device or setuid bit is taken over.
 
     Args:
         archive: the file.
@@ -41,6 +57,8 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
             if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             placed.append(path.replace(target))
+        names = "".join(f"{path.name}\n" for path in placed)
+        write_atomically(_note(archive.name, folder), names.encode())
     except tarfile.FilterError as error:
         raise DataError(
             f"{archive}: holds something that does not belong into a dataset ({error}); remove it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -10,8 +11,9 @@ from robusteval.attacks import ATTACKS
 from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.adversarial_images import Keep
 from robusteval.evaluators.adversarial_run import AdversarialRun
-from robusteval.evaluators.adversarial_stages import plan_stages
+from robusteval.evaluators.adversarial_stages import Stage, plan_stages
 from robusteval.evaluators.base import EvaluationContext, Evaluator
+from robusteval.evaluators.first_right import FirstRight
 from robusteval.evaluators.model_checks import check_devices
 from robusteval.evaluators.pass_budget import within
 from robusteval.evaluators.predictions import check_fit
@@ -21,6 +23,7 @@ from robusteval.schema.errors import UsageError
 from robusteval.schema.params import LATER, checked_params
 from robusteval.schema.records import Evaluation, Flag
 from robusteval.schema.specs import ComponentSpec
+from robusteval.schema.threats import Threat
 from robusteval.schema.types import Component, Frozen, PositiveInt
 
 
@@ -47,6 +50,23 @@ class AdversarialParams(Frozen):
         if sum(component.params.get("mode") == "two-stage" for component in self.attacks) > 1:
             raise ValueError("two attacks with mode: two-stage leave two samples of survivors; keep one of them")
         return self
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an adversarial evaluation is about.
+
+    Attributes:
+        threat: threat model.
+        views: the model as the examples of each domain see it, and the examples.
+        stages: the attacks.
+        cuts: flags of what a budget has cut.
+    """
+
+    threat: Threat
+    views: Views
+    stages: tuple[Stage, ...]
+    cuts: tuple[Flag, ...]
 
 
 class AdversarialEvaluator(Evaluator[AdversarialParams]):
@@ -76,6 +96,22 @@ class AdversarialEvaluator(Evaluator[AdversarialParams]):
             UsageError: the context has no threat model.
             CellError: the data does not fit, or the model or an attack broke its contract.
         """
+        asked = self.asked(model, data, context)
+        run = self.begin(asked, context)
+        with model.frozen():
+            run.predict_clean()
+            for stage in asked.stages:
+                run.attack(stage)
+            flags = run.check(asked.threat) if self.params.checks else ()
+        return run.evaluation((*flags, *asked.cuts))
+
+    def asked(self, model: Classifier, data: ImageSet, context: EvaluationContext) -> Asked:
+        """What is to be measured, checked before any pass is spent.
+
+        Raises:
+            UsageError: the context has no threat model, or an attack cannot work on the model.
+            CellError: the data does not fit.
+        """
         if context.threat is None:
             raise UsageError("the adversarial evaluator needs a threat model: a norm and an epsilon")
         check_fit(model, data)
@@ -89,13 +125,17 @@ class AdversarialEvaluator(Evaluator[AdversarialParams]):
         for stage in stages:
             for view in views.models:
                 stage.attack.check_model(view)
-        run = AdversarialRun(self.params, views, context, stages, protocol=self.protocol)
-        with model.frozen():
-            run.predict_clean()
-            for stage in stages:
-                run.attack(stage)
-            flags = run.check(context.threat) if self.params.checks else ()
-        return run.evaluation((*flags, *cuts))
+        return Asked(context.threat, views, tuple(stages), cuts)
+
+    def begin(self, asked: Asked, context: EvaluationContext, whole: FirstRight | None = None) -> AdversarialRun:
+        """Start the measurement, or go on where an earlier attempt ended.
+
+        Args:
+            asked: what is measured.
+            context: what surrounds it.
+            whole: what is known of the whole evaluation, if these are the examples of a share.
+        """
+        return AdversarialRun(self.params, asked.views, context, asked.stages, protocol=self.protocol, whole=whole)
 
     @classmethod
     def passes(cls, params: AdversarialParams, classes: int) -> tuple[int, int]:

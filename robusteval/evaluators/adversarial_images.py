@@ -9,7 +9,7 @@ and fools the original model in float32 as well. Where it does not, the float32 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -157,6 +157,12 @@ class KeptImages:
         self._save()
         return found
 
+    def adopt(self, images: Mapping[int, SavedImage]) -> None:
+        """Take over images that were verified and rounded elsewhere, by the position of their example."""
+        for example, saved in sorted(images.items()):
+            self._put(example, saved)
+        self._save()
+
     def _put(self, example: int, saved: SavedImage) -> bool:
         """Save an image, unless an earlier attack has broken the example; returns whether it was saved."""
         number, stage = self._where.get(example, (self._number, saved.stage))
@@ -174,6 +180,11 @@ class KeptImages:
             self._save()
             self._open, self._number = {}, self._number + 1
         return True
+
+    @property
+    def files(self) -> int:
+        """Number of parts in scratch space."""
+        return self._number + (1 if self._open else 0)
 
     def _full(self) -> bool:
         return sum(saved.image.nbytes for saved in self._open.values()) >= PART_BYTES

@@ -22,19 +22,19 @@ from robusteval.evaluators.adversarial_stages import Stage
 from robusteval.evaluators.base import EvaluationContext
 from robusteval.evaluators.clerk import Clerk
 from robusteval.evaluators.details import Details
+from robusteval.evaluators.first_right import FirstRight
 from robusteval.evaluators.image_parts import About
-from robusteval.evaluators.journal import Journal
+from robusteval.evaluators.journal import Journal, question_of
 from robusteval.evaluators.masking import CHECKED, Spread, black_box_flags, convergence_flags, masking_flags
-from robusteval.evaluators.model_checks import clean_logits, naming_examples
+from robusteval.evaluators.model_checks import check_gradient, check_memory, clean_logits, naming_examples
 from robusteval.evaluators.predictions import domain_accuracies
 from robusteval.evaluators.views import Views
 from robusteval.models.classifier import Classifier
 from robusteval.models.forms import PROBES
 from robusteval.models.search import SearchModel
-from robusteval.schema.digest import json_digest
-from robusteval.schema.params import canonical_params
 from robusteval.schema.records import Bits, Evaluation, Flag
 from robusteval.schema.threats import Threat
+from robusteval.schema.types import Access
 
 if TYPE_CHECKING:
     from robusteval.evaluators.adversarial import AdversarialParams
@@ -58,6 +58,7 @@ class AdversarialRun:
         stages: Sequence[Stage],
         *,
         protocol: int,
+        whole: FirstRight | None = None,
     ) -> None:
         self.params, self.views, self.data, self.context = params, views, views.data, context
         data, model = views.data, views.models[0]
@@ -65,20 +66,15 @@ class AdversarialRun:
         self.order = np.lexsort((data.keys, views.of))
         self.examples = DeviceSet(data.take(self.order), model.device)
         self._view_of: list[int] = views.of[self.order].tolist()
-        question = {
-            "params": canonical_params(params),
-            "threat": context.threat and context.threat.model_dump(mode="json", context={"canonical": True}),
-            "seed": context.seed,
-            "protocol": protocol,
-            "ids": list(self.examples.ids),
-        }
-        self.journal = Journal(context.scratch, json_digest(question))
+        self.whole = whole
+        self.question = question_of(params, context, protocol, self.examples.ids)
+        self.journal = Journal(context.scratch, self.question)
         self.stages = list(stages)
         labels = [stage.label for stage in stages]
-        self.details = Details(context.scratch, json_digest(question), labels, self.order)
+        self.details = Details(context.scratch, self.question, labels, self.order)
         if not self.details.restored:  # verdicts without their details would leave holes
             self.journal.start_again()
-        about = About(json_digest(question), data.ids_digest, tuple(labels), len(data), model.input_shape)
+        about = About(self.question, data.ids_digest, tuple(labels), len(data), model.input_shape)
         self.images = kept_images(params.keep, context, about, self.order)
         self._names = dict(zip(self.examples.keys.tolist(), self.examples.ids, strict=True))
         self.outcomes: dict[str, list[bool]] = {}
@@ -92,6 +88,7 @@ class AdversarialRun:
         n = len(self.examples)
         self._progress(0.0, 1, CLEAN)
         part = self.journal.part(CLEAN)
+        asked_again = False
         while missing := part.missing(n):
             positions = self._of_one_view(missing[: self.context.batch_size])
             view = self._view_of[positions[0]]
@@ -99,6 +96,11 @@ class AdversarialRun:
             before = self.passes.snapshot()
             names = [self.examples.ids[place] for place in positions]
             classes = clean_logits(self.views.models[view], batch.images, names).argmax(dim=1)
+            if not asked_again:
+                check_memory(self.views.models[view], batch.images, names)
+                if self._needs_gradients:
+                    check_gradient(self.views.models[view], batch.images, names)
+                asked_again = True
             said = (self.views.original(view, numbers.tolist()) for numbers in (batch.labels, classes))
             self.details.predicted(positions, *said)
             self.details.save()
@@ -109,11 +111,15 @@ class AdversarialRun:
         self._current = self.outcomes[CLEAN]
         self._cost_done += 1
 
+    @property
+    def _needs_gradients(self) -> bool:
+        threat = self.context.threat
+        needed = any(stage.attack.needs is Access.WHITE_BOX for stage in self.stages)
+        return needed and threat is not None and not threat.only_clean
+
     def attack(self, stage: Stage) -> None:
         """Run one stage on what stands."""
-        if stage.first and not self.params.cascade:
-            self._current = self.outcomes[CLEAN]
-        standing = self._standing(stage)
+        standing = self.standing(stage)
         with naming_examples(self._names):
             if isinstance(stage.attack, JobAttack):
                 self._attack_packed(stage, stage.attack, standing)
@@ -125,8 +131,10 @@ class AdversarialRun:
         self.outcomes[stage.label] = self._current = after
         self._cost_done += stage.cost
 
-    def _standing(self, stage: Stage) -> list[int]:
-        """Positions of what the stage is run on: what stands, or a share of that."""
+    def standing(self, stage: Stage) -> list[int]:
+        """Positions of what the next stage is run on: what stands, or a share of that."""
+        if stage.first and not self.params.cascade:
+            self._current = self.outcomes[CLEAN]
         seen = self._current
         if stage.share < 1.0:
             lot = drawn(self.examples.keys, stage.share, self.context.seed).tolist()
@@ -172,7 +180,10 @@ class AdversarialRun:
             result = attack(
                 model, batch.images, batch.labels, keys=batch.keys, seed=self.context.seed, on_verdict=clerk.hear
             )
+            before = self.passes.snapshot()
+            # Rounding the last images is the only thing here that makes a pass; earlier ones are in the result.
             clerk.close(result)
+            self.journal.spend(self.passes.since(before))
 
     def _keep(self, label: str, standing: list[int], verdicts: Mapping[int, Verdict]) -> None:
         images = {standing[place]: found.image for place, found in verdicts.items() if found.image is not None}
@@ -190,15 +201,19 @@ class AdversarialRun:
     def _prepared_search(self, attack: AnyJobAttack, view: int) -> SearchModel:
         """One search model a view for all attacks, measured on the same examples after a resume as before it."""
         search = self._searches.setdefault(view, SearchModel(self.views.models[view]))
-        probes = self._right(view)[:PROBES]
+        probes = self._first_right(view, PROBES).images
         before = self.passes.snapshot()
-        search.at(attack.precision).prepare(self._batch(probes).images)
-        self.journal.spend(self.passes.since(before))
+        search.at(attack.precision).prepare(probes)
+        spent = self.passes.since(before)
+        self.journal.spend(spent) if self.whole is None else self.journal.spend_as_all(spent)
         return search
 
-    def _right(self, view: int) -> list[int]:
-        """Positions of the correctly classified examples of one view."""
-        return [place for place, right in enumerate(self.outcomes[CLEAN]) if right and self._view_of[place] == view]
+    def _first_right(self, view: int, count: int) -> Batch:
+        """The first correctly classified examples of one view of the whole evaluation."""
+        if self.whole is not None:
+            return self.whole.of(view, count)
+        right = [place for place, right in enumerate(self.outcomes[CLEAN]) if right and self._view_of[place] == view]
+        return self._batch(right[:count])
 
     def _of_one_view(self, positions: list[int]) -> list[int]:
         """The first positions, as far as they share the view of the first one."""
@@ -212,10 +227,10 @@ class AdversarialRun:
     def check(self, threat: Threat) -> tuple[Flag, ...]:
         """Flags of the masking checks on the first correctly classified examples, all of one view."""
         if self.journal.flags is None:
-            view = max(range(len(self.views.models)), key=lambda view: min(CHECKED, len(self._right(view))))
-            right = self._right(view)[:CHECKED]
+            batches = [self._first_right(view, CHECKED) for view in range(len(self.views.models))]
+            view = max(range(len(batches)), key=lambda view: len(batches[view]))
             before = self.passes.snapshot()
-            flags = masking_flags(self.views.models[view], self._batch(right), threat, self.context.seed)
+            flags = masking_flags(self.views.models[view], batches[view], threat, self.context.seed)
             self.journal.settle_flags(flags, self.passes.since(before))
         return tuple(self.journal.flags or ())
 
@@ -228,11 +243,11 @@ class AdversarialRun:
         self.context.progress(1.0, "done")
         return Evaluation(
             metrics=(
-                *domain_accuracies("robust_accuracy", self._in_callers_order(robust), self.data),
+                *domain_accuracies("robust_accuracy", self.in_callers_order(robust), self.data),
                 *found.metrics(),
             ),
             outcomes={
-                name: Bits.pack(self._in_callers_order(flags))
+                name: Bits.pack(self.in_callers_order(flags))
                 for name, flags in {**self.outcomes, "robust": robust, **attacked}.items()
             },
             domains=self.data.domain_counts,
@@ -268,7 +283,8 @@ class AdversarialRun:
     def _batch(self, positions: list[int]) -> Batch:
         return self.examples.batch(torch.tensor(positions, dtype=torch.int64, device=self.examples.device))
 
-    def _in_callers_order(self, flags: Sequence[bool]) -> list[bool]:
+    def in_callers_order(self, flags: Sequence[bool]) -> list[bool]:
+        """What is known by position, by the caller's order instead."""
         restored = np.empty(len(flags), dtype=bool)
         restored[self.order] = np.asarray(flags, dtype=bool)
         found: list[bool] = restored.tolist()

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.base import EvaluationContext, Evaluator
-from robusteval.evaluators.predictions import domain_accuracies, likelihood_metrics, predict, undefined_flags
+from robusteval.evaluators.predictions import (
+    domain_accuracies,
+    domain_calibration,
+    likelihood_metrics,
+    predict,
+    undefined_flags,
+)
 from robusteval.models.classifier import Classifier
 from robusteval.schema.records import Bits, Evaluation
 from robusteval.schema.types import Frozen
@@ -15,7 +21,7 @@ class CleanParams(Frozen):
 
 
 class CleanEvaluator(Evaluator[CleanParams]):
-    """Accuracy (per domain too, if there are several), `nll` and `ece` with 15 bins; one forward pass an example."""
+    """Accuracy, `nll` and `ece` with 15 bins, accuracy and `ece` per domain too; one forward pass an example."""
 
     Params = CleanParams
 
@@ -23,6 +29,7 @@ class CleanEvaluator(Evaluator[CleanParams]):
         """See `Evaluator.evaluate`."""
         predictions = predict(model, data, context)
         metrics = domain_accuracies("accuracy", predictions.correct, data) + likelihood_metrics(predictions)
+        metrics += domain_calibration(predictions, data.domains)
         return Evaluation(
             metrics=tuple(metrics),
             outcomes={"clean": Bits.pack(predictions.correct)},

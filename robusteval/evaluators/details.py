@@ -15,13 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from robusteval.attacks.base import AttackResult, Verdict
 from robusteval.schema.digest import json_digest
 from robusteval.schema.errors import CorruptRecordError
-from robusteval.store.columns import Columns, read_columns, read_metadata
+from robusteval.store.columns import Columns, read_columns, read_metadata, write_columns
 from robusteval.store.scratch import Scratch
 
 BLOB = "details.safetensors"
@@ -99,7 +98,7 @@ class Details:
     def save(self) -> None:
         """Keep what is known; before the journal says that it is done."""
         if self._scratch is not None:
-            self._scratch.put(BLOB, safetensors.numpy.save(self.columns, self._metadata))
+            self._scratch.put(BLOB, write_columns(self.columns, self._metadata))
 
 
 def _read(scratch: Scratch, question: str, shaped: Columns) -> Columns | None:

@@ -27,7 +27,7 @@ from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.adversarial import AdversarialEvaluator, AdversarialParams
 from robusteval.evaluators.adversarial_images import as_pixels
 from robusteval.evaluators.base import EvaluationContext
-from robusteval.evaluators.model_checks import check_devices
+from robusteval.evaluators.model_checks import check_devices, check_memory, clean_logits, has_gradient
 from robusteval.evaluators.predictions import check_fit
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import UsageError
@@ -160,6 +160,7 @@ class _FastGate:
         self.settled = np.zeros(len(data), dtype=bool)
         self.order = np.arange(len(data))
         self.parts: list[GatePart] = []
+        self.differentiable = True
         self.each = max(1, sum(AdversarialEvaluator.passes(params, model.classes)))
 
     @property
@@ -169,10 +170,10 @@ class _FastGate:
 
     @property
     def short_pays(self) -> bool:
-        """Whether gradients in a ball may be used, and the full protocol does not fit the budget anyway."""
+        """Whether there are gradients to be used in a ball, and the full protocol does not fit the budget anyway."""
         threat = self.context.threat
         usable = isinstance(threat, ThreatModel) and threat.access is Access.WHITE_BOX
-        return usable and self.each * int(self.stands.sum()) > self.left
+        return usable and self.differentiable and self.each * int(self.stands.sum()) > self.left
 
     @property
     def left(self) -> int:
@@ -180,11 +181,16 @@ class _FastGate:
 
     def clean(self) -> NDArray[np.float64]:
         """Predict the clean images; returns their margins (N,)."""
-        begun, found = self.spent, []
-        with torch.no_grad():
-            for batch in self.examples.in_order(self.context.batch_size):
-                margin, wrong = judged(original_logits(self.model, batch.images), batch.labels)
-                found.append(torch.stack([margin.double(), wrong.double()]).cpu())
+        begun, ids = self.spent, list(self.examples.ids)
+        found: list[Tensor] = []
+        for batch in self.examples.in_order(self.context.batch_size):
+            names, ids = ids[: len(batch)], ids[len(batch) :]
+            logits = clean_logits(self.model, batch.images, names).float()
+            if not found:
+                check_memory(self.model, batch.images, names)
+                self.differentiable = has_gradient(self.model, batch.images)
+            margin, wrong = judged(logits, batch.labels)
+            found.append(torch.stack([margin.double(), wrong.double()]).cpu())
         margins, wrong = torch.cat(found, dim=1).numpy()
         self._broke(np.flatnonzero(wrong))
         self._note("clean", len(margins), int(wrong.sum()), begun)

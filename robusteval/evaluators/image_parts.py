@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from robusteval.schema.errors import CorruptRecordError
-from robusteval.store.columns import read_columns, text_list
+from robusteval.store.columns import read_columns, text_list, write_columns
 
 FORMAT = "robusteval adversarial images 1"
+IMAGES = "file of adversarial images"
+"""What messages call such a file."""
 KINDS = (("levels", np.dtype(np.uint8)), ("pixels", np.dtype(np.float32)))
 
 
@@ -71,7 +72,7 @@ def encode_part(images: Mapping[int, SavedImage], about: About) -> bytes:
         "ids": about.ids_digest,
         "stages": json.dumps(list(about.stages)),
     }
-    return safetensors.numpy.save(arrays, metadata)
+    return write_columns(arrays, metadata)
 
 
 def decode_part(

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from robusteval.schema.digest import pack_bits, unpack_bits
+from robusteval.evaluators.base import EvaluationContext
+from robusteval.schema.digest import json_digest, pack_bits, unpack_bits
+from robusteval.schema.params import canonical_params
 from robusteval.schema.records import Budget, Flag
 from robusteval.schema.types import Frozen, NonNegativeInt
 from robusteval.store.scratch import Scratch
@@ -63,6 +65,8 @@ class _Saved(Frozen):
     """Digest of what is evaluated."""
     budget: Budget
     """Passes spent."""
+    repeated: Budget = Budget()
+    """Passes that every share of an evaluation spends alike."""
     flags: tuple[Flag, ...] | None
     """Flags of the masking checks, once they are settled."""
     parts: dict[str, _SavedPart]
@@ -85,7 +89,7 @@ class Journal:
         self._question = question
         self._parts: dict[str, Part] = {}
         self.flags: list[Flag] | None = None
-        self.budget = Budget()
+        self.budget = self.repeated = self._repeated = Budget()
         saved = None if scratch is None else scratch.get_json(BLOB)
         if scratch is not None and saved is not None:
             try:
@@ -101,7 +105,8 @@ class Journal:
 
     def start_again(self) -> None:
         """Forget what an earlier attempt left."""
-        self._parts, self.flags, self.budget = {}, None, Budget()
+        self._parts, self.flags = {}, None
+        self.budget = self.repeated = Budget()
 
     def settle(
         self, name: str, kept: Mapping[int, bool], symptoms: Mapping[str, int], attacked: int, spent: Budget
@@ -122,11 +127,21 @@ class Journal:
         self.spend(spent)
         self._save()
 
+    def adopt(self, name: str, part: Part) -> None:
+        """Take over a part that was decided elsewhere; saved with the next batch."""
+        self._parts[name] = part
+
     def spend(self, spent: Budget) -> None:
         """Add passes that belong to no part; saved with the next batch."""
-        self.budget = Budget(
-            forward=self.budget.forward + spent.forward, backward=self.budget.backward + spent.backward
-        )
+        self.budget = _sum(self.budget, spent)
+
+    def spend_as_all(self, spent: Budget) -> None:
+        """Add passes that every share of the evaluation spends, and that count once; saved with the next batch.
+
+        A resumed share spends them again, and they still count once.
+        """
+        self._repeated = _sum(self._repeated, spent)
+        self.repeated = max(self.repeated, self._repeated, key=lambda budget: budget.forward + budget.backward)
 
     def _save(self) -> None:
         if self._scratch is None:
@@ -136,6 +151,7 @@ class Journal:
             {
                 "question": self._question,
                 "budget": self.budget.model_dump(),
+                "repeated": self.repeated.model_dump(),
                 "flags": None if self.flags is None else [flag.model_dump() for flag in self.flags],
                 "parts": {
                     name: {
@@ -151,7 +167,7 @@ class Journal:
         )
 
     def _load(self, saved: _Saved) -> None:
-        self.budget = saved.budget
+        self.budget, self.repeated = saved.budget, saved.repeated
         self.flags = None if saved.flags is None else list(saved.flags)
         for name, part in saved.parts.items():
             self._parts[name] = Part(
@@ -160,3 +176,19 @@ class Journal:
                 attacked=part.attacked,
                 ahead=dict(part.ahead),
             )
+
+
+def question_of(params: Frozen, context: EvaluationContext, protocol: int, ids: Sequence[str]) -> str:
+    """Digest of what is evaluated on the examples with these ids, in the order of their positions."""
+    question = {
+        "params": canonical_params(params),
+        "threat": context.threat and context.threat.model_dump(mode="json", context={"canonical": True}),
+        "seed": context.seed,
+        "protocol": protocol,
+        "ids": list(ids),
+    }
+    return json_digest(question)
+
+
+def _sum(first: Budget, second: Budget) -> Budget:
+    return Budget(forward=first.forward + second.forward, backward=first.backward + second.backward)

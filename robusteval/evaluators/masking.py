@@ -13,6 +13,7 @@ from fractions import Fraction
 from robusteval.attacks.gradient import Pgd, PgdParams, cross_entropy, input_gradient, negative_margin
 from robusteval.attacks.symptoms import NAN_GRADIENT, NAN_LOGITS, ZERO_GRADIENT
 from robusteval.data.batches import Batch
+from robusteval.evaluators.model_checks import has_gradient
 from robusteval.evaluators.output_checks import enough, output_flags
 from robusteval.models.classifier import Classifier
 from robusteval.schema.records import Flag
@@ -44,11 +45,23 @@ def masking_flags(model: Classifier, batch: Batch, threat: Threat, seed: int) ->
         flags = list(output_flags(model, batch, seed))
         if any(flag.code == NAN_LOGITS for flag in flags):
             return tuple(flags)
+        if not has_gradient(model, batch.images):
+            return (*flags, _no_gradient(len(batch)))
         flags += _gradients(model, batch)
         if isinstance(threat, ThreatModel):
             flags += _not_monotone(model, batch, threat, seed)
         flags += _unbounded(model, batch, seed)
     return tuple(flags)
+
+
+def _no_gradient(n: int) -> Flag:
+    return Flag(
+        code="no-gradient",
+        severity="warning",
+        evidence=f"no gradient leads from the logits back to the pixels, so no gradient check could look at {n} images",
+        next_step="read the robust accuracy as one against attacks without gradients, which find less; measure the "
+        "network itself if it can be had",
+    )
 
 
 def _gradients(model: Classifier, batch: Batch) -> Iterator[Flag]:

@@ -6,13 +6,10 @@ state is changed: random number generators are put back, and buffers are the bus
 
 from __future__ import annotations
 
-import contextlib
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -20,13 +17,18 @@ from torch.overrides import TorchFunctionMode
 from robusteval.attacks.symptoms import NAN_LOGITS
 from robusteval.data.batches import Batch
 from robusteval.data.randomness import keyed_uniform
+from robusteval.evaluators.repetition import (
+    LOGIT_TOLERANCE,
+    Repetition,
+    ask_again,
+    generators_kept,
+    relative_difference,
+)
 from robusteval.models.classifier import Classifier
 from robusteval.schema.records import Flag
 
 ALONE = 8
 """Of the checked images, how many are also predicted one by one."""
-LOGIT_TOLERANCE = 1e-4
-"""Difference of two logits, relative to the largest one, from which they count as different."""
 SHARE = 0.1
 """Share of the checked images, rounded up to at least two, that a symptom must reach."""
 NOISE = 5e-5
@@ -56,14 +58,15 @@ def output_flags(model: Classifier, batch: Batch, seed: int) -> tuple[Flag, ...]
         Flags; a single one of code `nan-logits` if the model answers with NaN.
     """
     answers = _observe(model, batch.images)
-    undefined = answers.first.isnan().any(dim=1) | answers.second.isnan().any(dim=1)
+    found = answers.found
+    undefined = found.first.isnan().any(dim=1) | found.second.isnan().any(dim=1)
     if bool(undefined.any()):
         return (_nan_logits(int(undefined.sum()), len(batch)),)
-    flags = [*_train_mode(model), *_softmax_output(answers.first), *_dynamic(answers), *_randomised(answers)]
-    if answers.again is None:
-        flags += _batch_dependent(model, batch, answers.first)
-        flags += _quantised(model, batch, answers.first, seed)
-    flags += _logit_scale(answers.first)
+    flags = [*_train_mode(model), *_softmax_output(found.first), *_dynamic(answers), *_randomised(found)]
+    if found.again is None:
+        flags += _batch_dependent(model, batch, found.first)
+        flags += _quantised(model, batch, found.first, seed)
+    flags += _logit_scale(found.first)
     return tuple(flags)
 
 
@@ -72,17 +75,12 @@ class _Answers:
     """What a model does when it is asked the same question again.
 
     Attributes:
-        first: (B, K) logits.
-        second: (B, K) logits of the next pass.
-        again: (B, K) logits of a later pass with the random numbers of the first, of two the one that differs more;
-            None if the first two passes are equal.
+        found: what it answers.
         buffers: names of buffers that a pass changed.
         differentiates: whether a pass computes gradients by itself.
     """
 
-    first: Tensor
-    second: Tensor
-    again: Tensor | None
+    found: Repetition
     buffers: tuple[str, ...]
     differentiates: bool
 
@@ -102,37 +100,13 @@ class _GradientWatch(TorchFunctionMode):
 @torch.no_grad()
 def _observe(model: Classifier, images: Tensor) -> _Answers:
     before = [(name, buffer, buffer.clone()) for name, buffer in model.named_buffers()]
-    devices = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _other_generators_kept():
-        draws = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in devices]
-        others = random.getstate(), np.random.get_state()
+    with generators_kept(images.device) as draws:
         watch = _GradientWatch()
         with watch:
             first = model(images)
         changed = tuple(name for name, buffer, content in before if not torch.equal(buffer, content))
-        second, again = model(images), None
-        if _relative_difference(first, second) > LOGIT_TOLERANCE:
-            # Twice, an even and an odd number of passes after the first: what alternates is the same every other time.
-            for _ in range(2):
-                torch.set_rng_state(draws[0])
-                for device, state in zip(devices, draws[1], strict=True):
-                    torch.cuda.set_rng_state(state, device)
-                random.setstate(others[0])
-                np.random.set_state(others[1])
-                found = model(images)
-                if again is None or _relative_difference(first, found) > _relative_difference(first, again):
-                    again = found
-    return _Answers(first, second, again, changed, watch.seen)
-
-
-@contextlib.contextmanager
-def _other_generators_kept() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+        found = ask_again(model, first, images, draws)
+    return _Answers(found, changed, watch.seen)
 
 
 def _nan_logits(count: int, n: int) -> Flag:
@@ -142,11 +116,6 @@ def _nan_logits(count: int, n: int) -> Flag:
         evidence=f"NaN logits on {count} of {n} clean images",
         next_step="make the model answer with finite logits on every image in [0, 1]",
     )
-
-
-def _relative_difference(first: Tensor, second: Tensor) -> float:
-    scale = first.abs().amax().clamp_min(1e-12)
-    return float((first - second).abs().amax() / scale)
 
 
 def _train_mode(model: Classifier) -> Iterator[Flag]:
@@ -175,42 +144,38 @@ def _softmax_output(logits: Tensor) -> Iterator[Flag]:
 
 def _dynamic(answers: _Answers) -> Iterator[Flag]:
     """The model does more than map an image to logits: it remembers, or optimises while it answers."""
-    seen = []
+    seen, found = [], answers.found
     if answers.differentiates:
-        seen.append(f"a pass over {len(answers.first)} images without gradients switches them on and computes some")
+        seen.append(f"a pass over {len(found.first)} images without gradients switches them on and computes some")
     if answers.buffers:
         seen.append(
             f"a pass in evaluation mode changes {len(answers.buffers)} buffers: {', '.join(answers.buffers[:3])}"
         )
-    if answers.again is not None:
-        difference = _relative_difference(answers.first, answers.again)
-        if difference > LOGIT_TOLERANCE:
-            seen.append(
-                f"a pass over the same {len(answers.first)} images with the same random numbers differs by "
-                f"{difference:.2g} of the largest logit"
-            )
+    if found.again is not None and found.remembers:
+        seen.append(
+            f"a pass over the same {len(found.first)} images with the same random numbers differs by "
+            f"{relative_difference(found.first, found.again):.2g} of the largest logit"
+        )
     if seen:
         yield Flag(
             code="dynamic-output",
-            severity="error" if answers.again is not None or answers.buffers else "warning",
+            severity="error" if found.again is not None or answers.buffers else "warning",
             evidence="; ".join(seen),
             next_step="measure the network without what adapts at test time, or with an attack made for it; the "
             "gradients here are not those of what answers",
         )
 
 
-def _randomised(answers: _Answers) -> Iterator[Flag]:
+def _randomised(found: Repetition) -> Iterator[Flag]:
     """Answers that differ from call to call, and are the same again with the same random numbers."""
-    if answers.again is None:
+    if found.again is None or found.remembers:
         return
-    if _relative_difference(answers.first, answers.again) > LOGIT_TOLERANCE:
-        return
-    difference = _relative_difference(answers.first, answers.second)
-    changed = int((answers.first.argmax(dim=1) != answers.second.argmax(dim=1)).sum())
+    difference = relative_difference(found.first, found.second)
+    changed = int((found.first.argmax(dim=1) != found.second.argmax(dim=1)).sum())
     yield Flag(
         code="randomised-output",
         severity="warning",
-        evidence=f"two passes over the same {len(answers.first)} images differ by {difference:.2g} of the largest "
+        evidence=f"two passes over the same {len(found.first)} images differ by {difference:.2g} of the largest "
         f"logit, {changed} predictions change",
         next_step="use autoattack with version: rand, and report the spread over several seeds",
     )
@@ -219,7 +184,7 @@ def _randomised(answers: _Answers) -> Iterator[Flag]:
 def _batch_dependent(model: Classifier, batch: Batch, logits: Tensor) -> Iterator[Flag]:
     with torch.no_grad():
         alone = torch.cat([model(batch.images[i : i + 1]) for i in range(min(ALONE, len(batch)))])
-    difference = _relative_difference(logits[: len(alone)], alone)
+    difference = relative_difference(logits[: len(alone)], alone)
     if difference > LOGIT_TOLERANCE:
         yield Flag(
             code="batch-dependent-output",

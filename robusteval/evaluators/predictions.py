@@ -14,6 +14,7 @@ from robusteval.data.batches import RESIDENT_BYTES, DeviceSet
 from robusteval.data.computed import ComputedImages
 from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.base import EvaluationContext
+from robusteval.evaluators.model_checks import check_memory, raising_on
 from robusteval.evaluators.views import counted_classes
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import CellError
@@ -32,7 +33,7 @@ class Predictions:
         correct: N booleans; a prediction with NaN logits is not correct.
         nll: (N,) float64, negative log-likelihood of the label.
         confidence: (N,) float64, largest softmax probability.
-        undefined: number of images with NaN logits, left out of `nll` and `confidence` means.
+        undefined: number of images with NaN or infinite logits, left out of `nll` and `confidence` means.
         budget: passes spent.
     """
 
@@ -68,7 +69,7 @@ def predict(model: Classifier, data: ImageSet, context: EvaluationContext) -> Pr
     """Predict every image once, in float32, among the classes that its domain has.
 
     Raises:
-        CellError: the data does not fit the model.
+        CellError: the data does not fit the model, or the model raises or remembers what it was asked before.
     """
     check_fit(model, data)
     computed = isinstance(data.images, ComputedImages)
@@ -80,13 +81,19 @@ def predict(model: Classifier, data: ImageSet, context: EvaluationContext) -> Pr
     confidence: list[NDArray[np.float64]] = []
     with model.frozen(), torch.no_grad():
         for batch in device_set.in_order(context.batch_size):
-            logits = model(batch.images).double()
+            names = data.ids[len(correct) : len(correct) + len(batch)]
+            with raising_on(names):
+                logits = model(batch.images).double()
+            if not correct:
+                check_memory(model, batch.images, names)
+            finite = logits.isfinite().all(dim=1)
             if counted is not None:
                 logits = logits.masked_fill(~counted[batch.domains], -math.inf)
             log_likelihood = logits.log_softmax(dim=1)
             defined = ~logits.isnan().any(dim=1)
             correct += ((logits.argmax(dim=1) == batch.labels) & defined).tolist()
-            nll.append(-log_likelihood.gather(1, batch.labels[:, None]).squeeze(1).cpu().numpy())
+            own = -log_likelihood.gather(1, batch.labels[:, None]).squeeze(1)
+            nll.append(torch.where(finite, own, math.inf).cpu().numpy())
             confidence.append(log_likelihood.amax(dim=1).exp().cpu().numpy())
             context.progress(len(correct) / len(data), "clean accuracy")
     likelihoods = np.concatenate(nll)
@@ -163,27 +170,32 @@ def likelihood_metrics(predictions: Predictions) -> list[Metric]:
     n = int(defined.sum())
     if not n:
         return []
-    correct = np.asarray(predictions.correct)[defined]
-    return [
-        Metric(name="nll", value=math.fsum(predictions.nll[defined]) / n, n=n, higher_is_better=False),
-        Metric(
-            name="ece",
-            value=calibration_error(predictions.confidence[defined], correct),
-            n=n,
-            higher_is_better=False,
-        ),
-    ]
+    nll = Metric(name="nll", value=math.fsum(predictions.nll[defined]) / n, n=n, higher_is_better=False)
+    return [nll, _calibration("ece", predictions, defined)]
+
+
+def domain_calibration(predictions: Predictions, domains: Sequence[str]) -> list[Metric]:
+    """`ece/<domain>` of every domain that has an image with finite logits; no part of a result's digest."""
+    defined, names = np.isfinite(predictions.nll), np.asarray(domains, dtype=object)
+    parts = {name: defined & (names == name) for name in dict.fromkeys(domains)}
+    return [_calibration(f"ece/{name}", predictions, part) for name, part in parts.items() if part.any()]
+
+
+def _calibration(name: str, predictions: Predictions, chosen: NDArray[np.bool_]) -> Metric:
+    correct = np.asarray(predictions.correct)[chosen]
+    value = calibration_error(predictions.confidence[chosen], correct)
+    return Metric(name=name, value=value, n=len(correct), higher_is_better=False)
 
 
 def undefined_flags(predictions: Predictions) -> tuple[Flag, ...]:
-    """A flag if the model answered with NaN or an infinite loss anywhere."""
+    """A flag if the model answered with NaN or infinite logits anywhere."""
     if not predictions.undefined:
         return ()
     return (
         Flag(
             code="nan-logits",
             severity="error",
-            evidence=f"no finite likelihood on {predictions.undefined} of {len(predictions.correct)} images",
+            evidence=f"NaN or infinite logits on {predictions.undefined} of {len(predictions.correct)} images",
             next_step="make the model answer with finite logits on every image in [0, 1]",
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.base import EvaluationContext, Evaluator
-from robusteval.evaluators.predictions import domain_accuracies, predict, undefined_flags
+from robusteval.evaluators.predictions import domain_accuracies, domain_calibration, predict, undefined_flags
 from robusteval.models.classifier import Classifier
 from robusteval.schema.records import Bits, Evaluation, Metric
 from robusteval.schema.types import Frozen
@@ -15,7 +15,7 @@ class ShiftParams(Frozen):
 
 
 class ShiftEvaluator(Evaluator[ShiftParams]):
-    """Accuracy per domain, `accuracy` over all examples (micro), `accuracy_macro` and `accuracy_worst`.
+    """Accuracy and `ece` per domain, `accuracy` over all examples (micro), `accuracy_macro` and `accuracy_worst`.
 
     All of them are there for a single domain too, so that tables have the same columns whatever the slice.
     """
@@ -28,6 +28,7 @@ class ShiftEvaluator(Evaluator[ShiftParams]):
         metrics = domain_accuracies("accuracy", predictions.correct, data)
         if len(metrics) == 1:
             metrics += _single_domain(metrics[0], data.domains[0])
+        metrics += domain_calibration(predictions, data.domains)
         return Evaluation(
             metrics=tuple(metrics),
             outcomes={"clean": Bits.pack(predictions.correct)},

@@ -6,27 +6,26 @@ exactly the same code.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import torch
-from filelock import Timeout
 from pydantic import TypeAdapter, ValidationError
-from threadpoolctl import threadpool_limits
 
 from robusteval.evaluators.base import no_progress
+from robusteval.execution.determinism import torch_settings
 from robusteval.execution.events import CellStatus, CellSummary, CellTask
+from robusteval.execution.ranks import measure_with_ranks, train_with_ranks, why_one_process
+from robusteval.execution.sharding import ShardBox, measure_into_box, merge_from_box
 from robusteval.execution.work import evaluate_cell, measure, train_cell
 from robusteval.models.classifier import Classifier
 from robusteval.schema.cells import AnyCell, EvalCell, TrainCell
-from robusteval.schema.errors import StoreError
+from robusteval.schema.errors import BusyError, StoreError, UnreachableError
 from robusteval.schema.records import Evaluation, Failure, ResultRecord, Timing, TrainingResult, result_digest
 from robusteval.schema.types import Frozen, NonNegativeFloat, Progress
 from robusteval.store.provenance import describe_provenance
@@ -51,17 +50,21 @@ def run_cell(task: CellTask, store_uri: str, progress: Progress) -> CellSummary:
     store = Store.open(store_uri)
     started = time.monotonic()
     try:
-        with store.lock(task.key).acquire(blocking=False):
+        whole = "" if task.shard is None else _CELL.validate_json(task.cell).key
+        with store.leases.hold(task.key, share_of=whole) as hold:
             state, reason = store.state(task.key)
-            if state == "corrupt":
+            if task.shard is not None:
+                if state == "corrupt":  # a share under way; what it knew is measured again
+                    store.set_aside(task.key)
+            elif state == "corrupt":
                 return CellSummary(task.key, "failed", 0.0, reason)
-            if state == "done" and not task.again:
+            elif state == "done" and not task.again:
                 return CellSummary(task.key, "cached", time.monotonic() - started, headline(store.get(task.key)))
             store.refuse_newer(task.key)
-            return _execute(task, store, progress)
-    except Timeout:
-        return CellSummary(task.key, "busy", time.monotonic() - started, "another run is at it")
-    except (OSError, StoreError) as error:
+            return _execute(task, store, hold.watching(progress))
+    except BusyError as error:
+        return CellSummary(task.key, "busy", time.monotonic() - started, str(error))
+    except (OSError, StoreError, UnreachableError) as error:
         return CellSummary(task.key, "failed", time.monotonic() - started, f"{type(error).__name__}: {error}")
 
 
@@ -82,13 +85,13 @@ def run_live(cell: EvalCell, model: Classifier, store: Store, device: str, threa
         StoreError: a stored result cannot be read.
     """
     task = CellTask(key=cell.key, cell=cell.model_dump_json(), device=device, threads=threads)
-    with store.lock(cell.key):
+    with store.leases.hold(cell.key, wait=True) as hold:
         state, _ = store.state(cell.key)
         if state in ("done", "corrupt"):
             return store.get(cell.key)
         clock = _Clock(store, cell.key)
-        with _torch_settings(threads), model.mode(training=False):
-            evaluation = measure(cell, model, store, clock.watching(no_progress))
+        with torch_settings(threads), model.mode(training=False):
+            evaluation = measure(cell, model, store, clock.watching(hold.watching(no_progress)))
         record = _record(cell, _Attempt(evaluation=evaluation), task, clock)
         store.put(record)
         store.scratch(cell.key).clear()
@@ -102,18 +105,39 @@ class _Attempt:
     evaluation: Evaluation | None = None
     training: TrainingResult | None = None
     failure: Failure | None = None
+    note: str = ""
+
+
+def _find(cell: TrainCell | EvalCell, task: CellTask, store: Store, clock: _Clock, progress: Progress) -> _Attempt:
+    """Do what a task asks for."""
+    if task.shard is not None:
+        assert isinstance(cell, EvalCell)
+        measure_into_box(cell, task, store, progress, clock.elapsed)
+        return _Attempt()
+    alone = why_one_process(cell) if task.ranks > 1 else ""
+    note = f"cell {task.key[:12]} ran in one process instead of {task.ranks}: {alone}" if alone else ""
+    if isinstance(cell, TrainCell):
+        if alone is None:
+            return _Attempt(training=train_with_ranks(task, store.uri, progress))
+        return _Attempt(training=train_cell(cell, store, task.device, progress), note=note)
+    if task.merges:
+        evaluation, seconds = merge_from_box(cell, task.merges, store)
+        clock.add(seconds)
+        return _Attempt(evaluation=evaluation)
+    if alone is None:
+        return _Attempt(merge_from_box(cell, measure_with_ranks(task, store.uri, progress), store)[0])
+    return _Attempt(evaluation=evaluate_cell(cell, store, task.device, progress), note=note)
 
 
 def _execute(task: CellTask, store: Store, progress: Progress) -> CellSummary:
     cell = _CELL.validate_json(task.cell)
     clock = _Clock(store, task.key)
     attempt = _Attempt()
-    with _torch_settings(task.threads):
+    with torch_settings(task.threads):
         try:
-            if isinstance(cell, TrainCell):
-                attempt.training = train_cell(cell, store, task.device, clock.watching(progress))
-            else:
-                attempt.evaluation = evaluate_cell(cell, store, task.device, clock.watching(progress))
+            attempt = _find(cell, task, store, clock, clock.watching(progress))
+        except (BusyError, UnreachableError):  # says nothing about the cell
+            raise
         except Exception as error:  # the one place where a cell's failure becomes a record
             if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
                 raise
@@ -123,11 +147,16 @@ def _execute(task: CellTask, store: Store, progress: Progress) -> CellSummary:
                 traceback=traceback.format_exc(),
                 stage=cell.kind,
             )
+    if task.shard is not None and attempt.failure is None:
+        store.scratch(task.key).clear()
+        return CellSummary(task.key, "ok", clock.elapsed(), f"share {task.shard}")
     record = _record(cell, attempt, task, clock)
     outcome = store.put(record)
     if attempt.failure is None:
         store.scratch(task.key).clear()
-    note = ""
+        if cell.kind == "eval" and cell.threat is not None:
+            ShardBox(store, cell.key).clear()
+    note = attempt.note
     if outcome.status == "conflict":
         flips = f"{outcome.flipped} outcomes differ" if isinstance(cell, EvalCell) else "the weights differ"
         note = f"nondeterministic: cell {task.key[:12]} has another result in the store, {flips}; both are kept"
@@ -196,37 +225,24 @@ class _Clock:
         def report(fraction: float, what: str) -> None:
             if time.monotonic() - self._saved > 5.0:
                 self._saved = time.monotonic()
-                self._scratch.put_json(_CLOCK, _Saved(wall_s=self._elapsed()).model_dump())
+                self._scratch.put_json(_CLOCK, _Saved(wall_s=self.elapsed()).model_dump())
             progress(fraction, what)
 
         return report
 
-    def _elapsed(self) -> float:
+    def add(self, seconds: float) -> None:
+        """Count what others have spent on the cell."""
+        self._before += seconds
+
+    def elapsed(self) -> float:
+        """Seconds so far."""
         return self._before + time.monotonic() - self._start
 
     def timing(self) -> Timing:
         """Timing of the finished cell."""
         scale = 1024.0 if sys.platform != "darwin" else 1024.0**2
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
-        return Timing(started_at=self._started_at, wall_s=round(self._elapsed(), 3), peak_memory_mb=round(peak, 1))
-
-
-@contextlib.contextmanager
-def _torch_settings(threads: int) -> Iterator[None]:
-    """Set the thread count, of torch and of every BLAS, and ask for deterministic kernels; restore all of it."""
-    before = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    benchmark = torch.backends.cudnn.benchmark
-    try:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-        with threadpool_limits(limits=threads):
-            yield
-    finally:
-        torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cudnn.benchmark = benchmark
+        return Timing(started_at=self._started_at, wall_s=round(self.elapsed(), 3), peak_memory_mb=round(peak, 1))
 
 
 def _describe_device(device: str) -> str:

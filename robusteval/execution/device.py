@@ -27,6 +27,24 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def rank_devices(name: str, count: int) -> list[str]:
+    """The device of each of `count` processes: the processor for all, or one accelerator each, from the named one on.
+
+    Raises:
+        UsageError: there are not so many accelerators.
+    """
+    device = torch.device(name)
+    if device.type != "cuda":
+        return [name] * count
+    first = device.index or 0
+    if first + count > torch.cuda.device_count():
+        raise UsageError(
+            f"{count} processes need {count} accelerators from {device} on, and this machine shows "
+            f"{torch.cuda.device_count()}; lower 'gpus' in the suite's resources"
+        )
+    return [f"cuda:{index}" for index in range(first, first + count)]
+
+
 def _check_that_it_computes(device: torch.device) -> None:
     # Backends that are not built in or hold no data refuse in errors of their own making.
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from robusteval.schema.shards import Shard
+
 CellStatus = Literal["ok", "failed", "cached", "busy"]
 
 
@@ -13,11 +15,14 @@ class CellTask:
     """One cell to execute, in a form that crosses process and machine borders.
 
     Attributes:
-        key: cell key.
+        key: cell key; of a share of a cell, a key of its own.
         cell: the cell as JSON.
         device: `cpu`, `cuda`, `cuda:1`.
         threads: CPU threads.
         again: execute even if a result is stored.
+        shard: measure this share of the examples only, for another task to put together.
+        merges: put so many shares together instead of measuring anything; 0 for a cell in one piece.
+        ranks: processes on this machine that share the cell, each with a device of its own.
     """
 
     key: str
@@ -25,6 +30,9 @@ class CellTask:
     device: str = "cpu"
     threads: int = 1
     again: bool = False
+    shard: Shard | None = None
+    merges: int = 0
+    ranks: int = 1
 
 
 @dataclass(frozen=True)

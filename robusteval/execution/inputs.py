@@ -43,8 +43,11 @@ def put_inputs(plan: Plan, place: Store) -> None:
     """Store the start checkpoints and the plan, and the id lists of finished cells that are damaged or missing.
 
     Raises:
+        UnreachableError: something is to be run, and its result could not be stored.
         CheckpointError: a checkpoint changed since the plan was made.
     """
+    if any(cell.state != "done" for cell in plan.cells):
+        place.check_writable()
     for digest, path in plan.weights.items():
         if place.put_artefact(path.read_bytes()) != digest:
             raise CheckpointError(f"{path}: changed while the suite was read; run again")

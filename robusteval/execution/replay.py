@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robusteval.data.slices import load_slice
+from robusteval.evaluators.image_parts import IMAGES
 from robusteval.evaluators.replaying import Replayer
 from robusteval.execution.device import resolve_device
 from robusteval.execution.work import load_model
@@ -41,5 +42,5 @@ def replay(record: ResultRecord, store: Store, device: str = "auto") -> Replay:
     model = load_model(cell.model, store).to(resolve_device(device)).eval()
     replayer = Replayer(model, load_slice(cell.data), cell.threat, evaluation)
     for digest in evaluation.images:
-        replayer.part(store.get_artefact(digest))
+        replayer.part(store.get_artefact(digest, IMAGES))
     return replayer.report(record.cell_key)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from robusteval.data.batches import DeviceSet
-from robusteval.data.imageset import Dataset
+from robusteval.data.imageset import Dataset, ImageSet
 from robusteval.data.slices import load_slice, make_slice, open_dataset
 from robusteval.evaluators import EVALUATORS
 from robusteval.evaluators.adversarial_images import saved_parts
-from robusteval.evaluators.base import EvaluationContext
+from robusteval.evaluators.base import EvaluationContext, Evaluator, no_progress
 from robusteval.evaluators.details import BLOB as DETAILS
+from robusteval.evaluators.shard_file import ShardFile
+from robusteval.evaluators.sharding import Images, evaluate_shard, merge_shards
+from robusteval.execution.selection import with_selection, with_selection_told
+from robusteval.methods.outcome import TrainingOutcome
+from robusteval.methods.parallel import ALONE, Ranks
 from robusteval.methods.resolve import build_method
-from robusteval.methods.trainer import TrainingOutcome, train
+from robusteval.methods.trainer import train
 from robusteval.models.build import build_classifier
 from robusteval.models.checkpoint_info import inspect_checkpoint
 from robusteval.models.checkpoints import load_checkpoint, save_checkpoint
@@ -23,17 +28,20 @@ from robusteval.models.classifier import Classifier
 from robusteval.schema.cells import CellStart, DataSlice, EvalCell, ModelRef, TrainCell
 from robusteval.schema.errors import CellError
 from robusteval.schema.records import Budget, Evaluation, TrainingResult
+from robusteval.schema.shards import Shard
 from robusteval.schema.types import Progress
+from robusteval.store.scratch import Scratch
 from robusteval.store.store import Store
 
 
-def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -> TrainingResult:
-    """Train the model of `cell` and put its checkpoint into the store."""
+def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress, ranks: Ranks = ALONE) -> TrainingResult:
+    """Train the model of `cell`, perhaps with other processes, and put its checkpoint into the store."""
     progress(0.0, "loading data")
     dataset = open_dataset(cell.data.dataset)
     method = build_method(cell.method)
     if not method.trains:
         return _as_given(cell, dataset, store)
+    method = with_selection(method, cell, store, device)
     examples = DeviceSet(load_slice(cell.data, dataset), device)
     held_out = make_slice(cell.data.dataset, dataset, cell.data.domains, "validation", None)
     validation = DeviceSet(load_slice(held_out, dataset), device)
@@ -59,12 +67,13 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
         seed=cell.seed,
         scratch=store.scratch(cell.key),
         progress=progress,
+        ranks=ranks,
     )
 
     def encode() -> bytes:
         return save_checkpoint(outcome.model, cell.architecture, class_names=dataset.classes, extra=origin)
 
-    return TrainingResult(
+    result = TrainingResult(
         weights=store.put_artefact(encode()),
         checkpoints=_checkpoints(outcome, encode, store),
         budget=outcome.budget,
@@ -75,6 +84,7 @@ def train_cell(cell: TrainCell, store: Store, device: str, progress: Progress) -
         history=tuple(outcome.history),
         diagnostics=outcome.diagnostics | ({"pretrained": origin} if origin else {}),
     )
+    return with_selection_told(result, cell, store)
 
 
 def _as_given(cell: TrainCell, dataset: Dataset[Any], store: Store) -> TrainingResult:
@@ -101,6 +111,32 @@ def evaluate_cell(cell: EvalCell, store: Store, device: str, progress: Progress)
     return measure(cell, load_model(cell.model, store).to(device), store, progress)
 
 
+def measure_share(
+    cell: EvalCell, shard: Shard, scratch: Scratch, store: Store, device: str, progress: Progress
+) -> ShardFile:
+    """Measure the model of `cell` on one share of its slice.
+
+    Args:
+        cell: what to measure.
+        shard: which share.
+        scratch: scratch space of the share; adversarial images are left there.
+        store: where the model is.
+        device: where it runs.
+        progress: told the finished fraction and what runs now.
+    """
+    model = load_model(cell.model, store).to(device)
+    evaluator, examples, context = _asked(cell, model, scratch, progress)
+    return evaluate_shard(evaluator, model, examples, context, shard)
+
+
+def put_together(cell: EvalCell, shares: Sequence[ShardFile], images: Images, store: Store) -> Evaluation:
+    """The evaluation that the shares of `cell` make up, without a pass, and the ids of its slice."""
+    model, scratch = load_model(cell.model, store), store.scratch(cell.key)
+    evaluator, examples, context = _asked(cell, model, scratch, no_progress)
+    store.put_ids(examples.ids, examples.groups)
+    return _kept(merge_shards(evaluator, model, examples, context, shares, images), scratch, store)
+
+
 def measure(cell: EvalCell, model: Classifier, store: Store, progress: Progress) -> Evaluation:
     """Measure a model on the slice of `cell`, and store the ids of the slice.
 
@@ -110,21 +146,26 @@ def measure(cell: EvalCell, model: Classifier, store: Store, progress: Progress)
         store: where ids and artefacts go.
         progress: told the finished fraction and what runs now.
     """
+    scratch = store.scratch(cell.key)
+    evaluator, examples, context = _asked(cell, model, scratch, progress)
+    store.put_ids(examples.ids, examples.groups)
+    return _kept(evaluator.evaluate(model, examples, context), scratch, store)
+
+
+def _asked(
+    cell: EvalCell, model: Classifier, scratch: Scratch, progress: Progress
+) -> tuple[Evaluator[Any], ImageSet, EvaluationContext]:
+    """What the evaluation of a cell is made of, with the model in evaluation mode."""
     progress(0.0, "loading data")
     examples = load_slice(cell.data)
-    store.put_ids(examples.ids, examples.groups)
-    model = model.eval()
-    _check_fits(model, len(examples.classes), examples.images.shape[1:])
+    _check_fits(model.eval(), len(examples.classes), examples.images.shape[1:])
     evaluator_class = EVALUATORS.load(cell.evaluator.name)
     evaluator = evaluator_class(evaluator_class.Params.model_validate(cell.evaluator.params))
-    context = EvaluationContext(
-        seed=cell.seed,
-        threat=cell.threat,
-        scratch=store.scratch(cell.key),
-        progress=progress,
-    )
-    evaluation = evaluator.evaluate(model, examples, context)
-    scratch = store.scratch(cell.key)
+    return evaluator, examples, EvaluationContext(cell.seed, cell.threat, scratch=scratch, progress=progress)
+
+
+def _kept(evaluation: Evaluation, scratch: Scratch, store: Store) -> Evaluation:
+    """The evaluation with what lies beside it in scratch space stored for good."""
     details = scratch.get(DETAILS)
     images = tuple(store.put_artefact(part) for part in saved_parts(scratch))
     digest = None if details is None else store.put_artefact(details)

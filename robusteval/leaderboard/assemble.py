@@ -44,8 +44,8 @@ def assemble_entry(
         done = [role for role, key in cells.items() if key in records and records[key].status == "ok"]
         missing = [role for role in roles if role not in done]
         if missing:
-            raise UsageError(f"{entry_id}: seed {row.seed} has no result for {', '.join(missing)}; run its suite")
-        kept.append(row.model_copy(update={"cells": cells, "label": entry_id}))
+            raise UsageError(f"{entry_id}: {row.seed_name} has no result for {', '.join(missing)}; run its suite")
+        kept.append(row.model_copy(update={"cells": cells}))
     keys = dict.fromkeys(key for row in kept for key in row.cells.values())
     chosen = tuple(records[key] for key in keys)
     codes = {flag.code for record in chosen if record.evaluation for flag in record.evaluation.flags}

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-import robusteval
 from robusteval.leaderboard.text import Line, Text
-from robusteval.schema.errors import UnknownNameError, unknown_name
+from robusteval.schema.errors import unknown_name
 from robusteval.schema.plans import Role
 from robusteval.schema.problems import explain
-from robusteval.schema.source import FileKind, Problem, SourceError, read_source, shorten
+from robusteval.schema.reading import read_source
+from robusteval.schema.source import FileKind, Problem, SourceError, shorten
 from robusteval.schema.specs import CELLS, Reference
 from robusteval.schema.threats import Threat
 from robusteval.schema.types import Digest, Frozen, Name, NonNegativeFloat, PositiveInt
@@ -110,7 +110,13 @@ class Board(Frozen):
     threats: tuple[Threat, ...] = ()
     """Threat models of the roles `r_id@T`, `r_ood@T`."""
     ids: dict[Role, Digest] = {}
-    """Role to digest of the ordered example ids."""
+    """Role to digest of the ordered example ids; empty for a suite with folds."""
+    folds: dict[Line, dict[Role, Digest]] = {}
+    """The same per fold, for a suite that trains every row once a fold; a column is the mean over all of them."""
+    average: Literal["macro", "micro"] = "macro"
+    """Out of distribution: whether domains count alike, or examples within a fold."""
+    protocols: dict[Role, Digest] = {}
+    """Role to digest of the evaluator, its parameters, protocol and seed; where absent, any are taken."""
     chance: dict[Name, NonNegativeFloat] = {}
     """Value of guessing per column, the reference of the hypervolume; 0 where absent."""
     references: tuple[Reference, ...] = ()
@@ -132,6 +138,15 @@ class Board(Frozen):
         """The column of that key."""
         return next(column for column in self.columns if column.key == key)
 
+    @property
+    def examples(self) -> dict[str, dict[Role, Digest]]:
+        """Fold to the digests of its examples; the only fold of a suite without folds is called by an empty name."""
+        return dict(self.folds) if self.folds else {"": dict(self.ids)}
+
+    def pooled(self, column: str) -> bool:
+        """Whether the examples of a fold count alike in a column, whatever their domain."""
+        return self.average == "micro" and column.endswith("_ood")
+
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
         for key in self.keys:
@@ -141,47 +156,24 @@ class Board(Frozen):
         for key in used:
             if key not in self.keys:
                 raise ValueError(unknown_name("column", key, self.keys))
-        for role in (*self.ids, *self.minimum.examples):
+        self._check_roles()
+        return self
+
+    def _check_roles(self) -> None:
+        named = [*self.minimum.examples, *self.protocols, *(role for ids in self.examples.values() for role in ids)]
+        for role in named:
             column, _, place = role.partition("@")
             if column in ("r_id", "r_ood") and int(place) >= len(self.threats):
                 raise ValueError(f"role {role!r}, but the board has {len(self.threats)} threats")
-        if self.suite is not None:
-            missing = [key for key in self.cells if not any(role.partition("@")[0] == key for role in self.ids)]
+        if self.ids and self.folds:
+            raise ValueError("ids are those of a suite without folds; give them per fold, or leave folds out")
+        for fold, ids in self.examples.items() if self.suite is not None else ():
+            missing = [key for key in self.cells if not any(role.partition("@")[0] == key for role in ids)]
             if missing:
-                raise ValueError(f"ids has no digest for {', '.join(missing)}; entries of a suite need one a column")
-        return self
-
-
-def boards_folder() -> Path:
-    """The folder of packaged boards: inside an installed wheel, or at the top of a checkout."""
-    package = Path(robusteval.__file__).parent
-    inside = package / "_leaderboards"
-    return inside if inside.is_dir() else package.parent / "leaderboards"
-
-
-def boards_in(folder: Path) -> dict[str, Path]:
-    """Folders of boards below `folder` by name, in alphabetical order."""
-    return {file.parent.name: file.parent for file in sorted(folder.glob("*/board.yaml"))}
-
-
-def find_board(name_or_path: str | Path) -> Path:
-    """The folder of a board.
-
-    Args:
-        name_or_path: name of a packaged board, its folder, or its `board.yaml`.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    path = Path(name_or_path)
-    if path.name == "board.yaml" and path.is_file():
-        return path.parent
-    if (path / "board.yaml").is_file():
-        return path
-    known = boards_in(boards_folder())
-    if str(name_or_path) in known:
-        return known[str(name_or_path)]
-    raise UnknownNameError(unknown_name("board", str(name_or_path)[:80], known, listing="robusteval board ls"))
+                where = f"fold {fold!r}" if self.folds else "ids"
+                raise ValueError(
+                    f"{where} has no digest for {', '.join(missing)}; entries of a suite need one a column"
+                )
 
 
 def load_board(folder: Path) -> Board:

@@ -14,11 +14,12 @@ from robusteval.leaderboard.beside import against_others
 from robusteval.leaderboard.boards import Board, role_columns
 from robusteval.leaderboard.entries import BrokenEntryError, Entry, Value
 from robusteval.leaderboard.findings import Finding
+from robusteval.leaderboard.protocols import protocol_digest
 from robusteval.leaderboard.recount import TOLERANCE, column_values, metric_problems
 from robusteval.leaderboard.shelf import Shelf
 from robusteval.schema.cells import CellStart, EvalCell
-from robusteval.schema.digest import json_digest
 from robusteval.schema.errors import CorruptRecordError, unknown_name
+from robusteval.schema.plans import RowSeed
 from robusteval.schema.records import ResultRecord
 from robusteval.scoring.outcomes import Groups, each_alone
 
@@ -62,19 +63,12 @@ def check_entry(entry: Entry, board: Board, groups: Groups = each_alone) -> list
         for role, key in row.cells.items():
             record = next((record for record in entry.records if record.cell_key == key), None)
             if record is not None:
-                found += _record(role, row.train_key, record, board)
+                found += _record(role, row, record, board)
     for record in entry.records:
         found += [Finding("metric", text) for text in metric_problems(record)]
     found += _columns(entry, board, groups)
     found += _flags(entry)
     return found
-
-
-def question(cell: EvalCell) -> str:
-    """Digest of what was asked of a model, whichever model it is: data, evaluator, threat and seed."""
-    asked = cell.model_dump(mode="json", context={"canonical": True})
-    del asked["model"]
-    return json_digest(asked)
 
 
 def _belongs(entry: Entry, board: Board) -> Iterator[Finding]:
@@ -112,33 +106,46 @@ def _complete(entry: Entry, board: Board) -> Iterator[Finding]:
     for row in entry.rows:
         for role, key in row.cells.items():
             if key not in keys:
-                yield Finding("records", f"seed {row.seed}, {role}: record {key[:12]} is missing")
+                yield Finding("records", f"{row.seed_name}, {role}: record {key[:12]} is missing")
         for role, _ in role_columns(board):
             if role not in row.cells:
-                yield Finding("records", f"seed {row.seed}: no record for {role}, which the board ranks")
+                yield Finding("records", f"{row.seed_name}: no record for {role}, which the board ranks")
 
 
 def _seeds(entry: Entry, board: Board) -> Iterator[Finding]:
-    seeds = [row.seed for row in entry.rows]
-    if len(set(seeds)) != len(seeds):
-        yield Finding("seeds", f"seeds {seeds} contain one twice")
-    if len(set(seeds)) < board.minimum.seeds:
-        yield Finding("seeds", f"{len(set(seeds))} training seeds; the board asks for {board.minimum.seeds}")
+    wanted = board.examples
+    for fold in dict.fromkeys(row.fold for row in entry.rows):
+        if fold not in wanted:
+            known = ", ".join(wanted) if board.folds else "no folds"
+            yield Finding("folds", f"measured in fold {fold!r}; the board has {known}")
+    common: set[int] | None = None
+    for fold in wanted:
+        seeds = [row.seed for row in entry.rows if row.fold == fold]
+        where = f" in fold {fold!r}" if fold else ""
+        if len(set(seeds)) != len(seeds):
+            yield Finding("seeds", f"seeds {seeds}{where} contain one twice")
+        if len(set(seeds)) < board.minimum.seeds:
+            yield Finding("seeds", f"{len(set(seeds))} training seeds{where}; the board asks for {board.minimum.seeds}")
+        if common is not None and set(seeds) != common:
+            yield Finding("seeds", f"seeds {sorted(set(seeds))}{where}, others have {sorted(common)}; run all of them")
+        common = set(seeds) if common is None else common
     weights = [row.train_key for row in entry.rows if row.train_key is not None]
     cells = [key for row in entry.rows for key in row.cells.values()]
     if len(set(weights)) != len(weights) or len(set(cells)) != len(cells):
         yield Finding("seeds", "two seeds are one and the same trained model")
 
 
-def _record(role: str, train_key: str | None, record: ResultRecord, board: Board) -> Iterator[Finding]:
+def _record(role: str, row: RowSeed, record: ResultRecord, board: Board) -> Iterator[Finding]:
     """Whether one record answers the board's question for its role."""
     where, cell = f"{role}, record {record.cell_key[:12]}", record.cell
     if record.status != "ok" or record.evaluation is None or not isinstance(cell, EvalCell):
         yield Finding("records", f"{where}: is not the result of an evaluation")
         return
-    if train_key is not None and cell.model != CellStart(cell=train_key):
-        yield Finding("model", f"{where}: is about another model than the row's, {train_key[:12]}")
-    wanted = board.ids.get(role)
+    if row.train_key is not None and cell.model != CellStart(cell=row.train_key):
+        yield Finding("model", f"{where}: is about another model than the row's, {row.train_key[:12]}")
+    wanted, protocol = board.examples.get(row.fold, {}).get(role), board.protocols.get(role)
+    if protocol is not None and protocol_digest(cell) != protocol:
+        yield Finding("protocol", f"{where}: the evaluator, its parameters or its seed are not the board's")
     if wanted is not None and cell.data.ids_digest != wanted:
         yield Finding("examples", f"{where}: ids digest {cell.data.ids_digest[:12]}, the board's is {wanted[:12]}")
     least = board.minimum.examples.get(role, 1)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robusteval.leaderboard.boards import Board, role_columns
 from robusteval.leaderboard.entries import Entry
-from robusteval.schema.records import Bits, Evaluation, ResultRecord
+from robusteval.schema.records import Bits, ResultRecord
 from robusteval.scoring.outcomes import Groups, each_alone, group_names
 from robusteval.stats.front import Panel
 
@@ -32,7 +32,7 @@ class Evidence:
 
     def __init__(self, board: Board, groups: Groups = each_alone) -> None:
         self._roles = {column: role for role, column in role_columns(board)}
-        self._ids = dict(board.ids)
+        self._board = board
         self._groups = groups
         self._layouts: dict[str, _Layout] = {}
 
@@ -44,7 +44,7 @@ class Evidence:
         """
         tables = [self._right(entry, column) for entry in entries]
         whole = [table for table in tables if table is not None]
-        layout = self._layout(column)
+        layout = self._layouts.get(column)
         if layout is None or not whole or len(whole) != len(tables):
             return None
         common = math.lcm(*(len(table) for table in whole))
@@ -58,33 +58,33 @@ class Evidence:
     def panel(self, entries: Sequence[Entry], column: str) -> Panel | None:
         """The same as means over seeds per example, with what the bootstrap needs."""
         tables = [self._right(entry, column) for entry in entries]
-        layout = self._layout(column)
+        layout = self._layouts.get(column)
         if layout is None or any(table is None for table in tables):
             return None
         right = np.stack([table.mean(axis=0, dtype=np.float32) for table in tables if table is not None])
         return Panel(right, layout.groups, layout.domains)
 
-    def _layout(self, column: str) -> _Layout | None:
-        return self._layouts.get(column)
-
     def _right(self, entry: Entry, column: str) -> NDArray[np.bool_] | None:
-        """(S, n) outcomes of the seeds of an entry."""
-        role = self._roles.get(column)
-        wanted = None if role is None else self._ids.get(role)
-        if role is None or wanted is None or not entry.measured:
+        """(S, n) outcomes of the seeds of an entry, the folds of the board side by side."""
+        role, folds = self._roles.get(column), self._board.examples
+        if role is None or not entry.measured or not all(role in ids for ids in folds.values()):
             return None
-        records = {record.cell_key: record for record in entry.records}
+        by_key = {record.cell_key: record for record in entry.records}
+        seeds = sorted({row.seed for row in entry.rows})
+        chosen = {(row.fold, row.seed): by_key.get(row.cells.get(role, "")) for row in entry.rows}
+        table = [[chosen.get((fold, seed)) for fold in folds] for seed in seeds]
+        wanted = [ids[role] for ids in folds.values()]
         rows = []
-        for row in entry.rows:
-            record = records.get(row.cells.get(role, ""))
-            if record is None or record.evaluation is None or record.cell.data.ids_digest != wanted:
+        for records in table:
+            parts = [_outcome(record, digest, column) for record, digest in zip(records, wanted, strict=True)]
+            if any(part is None for part in parts):
                 return None
-            flags = _outcome(record.evaluation, column)
-            if flags is None or len(flags) != record.cell.data.n:
-                return None
-            if column not in self._layouts:
-                self._layouts[column] = _Layout(record, self._groups)
-            rows.append(flags)
+            rows.append(np.concatenate([part for part in parts if part is not None]))
+        if rows and column not in self._layouts:
+            first = [record for record in table[0] if record is not None]
+            self._layouts[column] = _Layout(
+                dict(zip(folds, first, strict=True)), self._groups, pooled=self._board.pooled(column)
+            )
         return np.array(rows, dtype=np.bool_) if rows else None
 
 
@@ -92,16 +92,22 @@ class _Layout:
     """Domains and groups of the examples of one column.
 
     Args:
-        record: any record about them.
+        records: fold to any record about its examples.
         groups: see `Evidence`.
+        pooled: whether the examples of a fold count alike, whatever their domain.
     """
 
-    def __init__(self, record: ResultRecord, groups: Groups) -> None:
-        data, evaluation = record.cell.data, record.evaluation
-        assert evaluation is not None
-        self.domains = [name for name, count in evaluation.domains for _ in range(count)]
-        names, grouped = group_names(data.ids_digest, data.n, groups)
-        self.groups = list(names)
+    def __init__(self, records: Mapping[str, ResultRecord], groups: Groups, *, pooled: bool) -> None:
+        self.domains: list[str] = []
+        self.groups: list[str] = []
+        for fold, record in records.items():
+            data, evaluation = record.cell.data, record.evaluation
+            assert evaluation is not None
+            named = [name if name == fold or not fold else f"{name} [{fold}]" for name, _ in evaluation.domains]
+            counts = [count for _, count in evaluation.domains]
+            alike = [fold] * len(named) if pooled else named
+            self.domains += [name for name, count in zip(alike, counts, strict=True) for _ in range(count)]
+            self.groups += group_names(data.ids_digest, data.n, groups)[0]
         _, domain = np.unique(np.asarray(self.domains, dtype=object).astype(str), return_inverse=True)
         sizes = np.bincount(domain)
         equal = bool(np.all(sizes == sizes[0]))
@@ -109,17 +115,21 @@ class _Layout:
         self.weights = (np.asarray(plain, dtype=np.int64) // math.gcd(*plain))[domain]
         _, self.codes = np.unique(np.asarray(self.groups, dtype=object).astype(str), return_inverse=True)
         self.count = int(self.codes.max()) + 1
-        self.alone = equal and not grouped
+        self.alone = equal and self.count == len(self.groups)
 
 
-def _outcome(evaluation: Evaluation, column: str) -> NDArray[np.bool_] | None:
-    wanted = ("clean", "robust") if column.startswith("r_") else ("clean",)
-    if any(name not in evaluation.outcomes for name in wanted):
+def _outcome(record: ResultRecord | None, digest: str, column: str) -> NDArray[np.bool_] | None:
+    """Outcomes of a record in a column; None if there is none, or if it is about other examples than the board's."""
+    if record is None or record.evaluation is None or record.cell.data.ids_digest != digest:
         return None
-    found = unpacked(evaluation.outcomes[wanted[0]])
+    outcomes = record.evaluation.outcomes
+    wanted = ("clean", "robust") if column.startswith("r_") else ("clean",)
+    if any(name not in outcomes for name in wanted):
+        return None
+    found = unpacked(outcomes[wanted[0]])
     for name in wanted[1:]:
-        found = found & unpacked(evaluation.outcomes[name])
-    return found
+        found = found & unpacked(outcomes[name])
+    return found if len(found) == record.cell.data.n else None
 
 
 def unpacked(packed: Bits) -> NDArray[np.bool_]:

@@ -1,25 +1,22 @@
 """A ranked board as a document, kept in a cache folder while nothing about the board changes.
 
 Ranking thousands of entries means unpacking all their outcomes; what comes out depends on the board's files alone, so
-it is kept until the size, the time of change or the place on disk of one of them differs.
+it is kept under the digest of their content, and taken only if it is itself what was kept. What ranking needs is
+imported when something is ranked, because reading a kept ranking needs none of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from robusteval.leaderboard.boards import load_board
-from robusteval.leaderboard.evidence import Evidence
-from robusteval.leaderboard.ranking import rank_board
-from robusteval.leaderboard.shelf import Shelf
-from robusteval.leaderboard.tables import board_document, board_sections
-from robusteval.schema.digest import json_digest, sha256_hex
+from robusteval.schema.digest import sha256_hex
 from robusteval.store.atomic import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 """Raised when ranks or their document change with the code."""
 MANY = 200
 """Fewest entries for which the cache is worth a file."""
@@ -42,21 +39,38 @@ def ranked_document(place: Path, cache: Path | None = None, many: int = MANY) ->
     files = sorted([*(place / "entries").glob("*.json"), *(place / "ids").glob("*.json")])
     if cache is None or len(files) < many:
         return _rank(place)
-    load_board(place)
-    mark = _fingerprint(place, files)
+    mark = _content_digest(place, files)
     kept = cache / "boards" / f"{sha256_hex(str(place.resolve()).encode())[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(kept.read_bytes())
-        if found["mark"] == mark:
-            ranked: dict[str, Any] = found["ranked"]
-            return ranked
+    found = _kept(kept, mark)
+    if found is not None:
+        return found
     ranked = _rank(place)
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
-        write_atomically(kept, json.dumps({"mark": mark, "ranked": ranked}).encode())
+    body = json.dumps(ranked).encode()
+    if _content_digest(place, files) == mark:  # else somebody wrote an entry while this one ranked
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+            write_atomically(kept, f"{mark} {sha256_hex(body)}\n".encode() + body)
     return ranked
 
 
+def _kept(path: Path, mark: str) -> dict[str, Any] | None:
+    """The ranking in a cache file; None if it is about other content, damaged, or not there."""
+    try:
+        head, _, body = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    if head.decode("ascii", "replace") != f"{mark} {sha256_hex(body)}":
+        return None
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
 def _rank(place: Path) -> dict[str, Any]:
+    from robusteval.leaderboard.boards import load_board
+    from robusteval.leaderboard.evidence import Evidence
+    from robusteval.leaderboard.ranking import rank_board
+    from robusteval.leaderboard.shelf import Shelf
+    from robusteval.leaderboard.tables import board_document, board_sections
+
     board, shelf = load_board(place), Shelf(place)
     contents = shelf.read()
     groups = rank_board(board, contents.active(), Evidence(board, shelf.groups))
@@ -67,9 +81,13 @@ def _rank(place: Path) -> dict[str, Any]:
     }
 
 
-def _fingerprint(place: Path, files: list[Path]) -> str:
-    marks = []
+def _content_digest(place: Path, files: list[Path]) -> str:
+    """SHA-256 over the name and content of every file of a board; an unreadable one counts by its name."""
+    digest = hashlib.sha256(f"{FORMAT} {place}".encode())
     for path in (place / "board.yaml", *files):
-        found = path.stat()
-        marks.append([path.name, found.st_size, str(found.st_mtime_ns), found.st_ino])
-    return json_digest([FORMAT, str(place), marks])
+        blob = b""
+        with contextlib.suppress(OSError):
+            blob = path.read_bytes()
+        digest.update(f"\n{path.relative_to(place).as_posix()} {len(blob)}\n".encode())
+        digest.update(blob)
+    return digest.hexdigest()

@@ -30,7 +30,7 @@ def column_values(board: Board, entry: Entry, groups: Groups = each_alone) -> di
     found: dict[str, Value] = {}
     for role, column in role_columns(board):
         outcome = "robust" if column.startswith("r_") else "clean"
-        outcomes = read_outcomes(entry.rows, role, outcome, records, groups)
+        outcomes = read_outcomes(entry.rows, role, outcome, records, groups, pooled=board.pooled(column))
         if outcomes is not None:
             estimate = outcomes.estimate()
             found[column] = Value(

@@ -32,19 +32,20 @@ class RankRules:
 
 
 def rank_rules(board: Board, group: Group) -> RankRules | None:
-    """Aggregate the columns over which fronts are drawn; None for one column, one entry, or too many entries."""
+    """Aggregate the columns over which fronts are drawn; None for one column or one entry, no matches for too many."""
     wanted = tuple(dict.fromkeys(key for pair in board.pairs for key in pair))
     entries = [entry for entry in group.entries if all(key in entry.columns for key in wanted)]
-    if len(wanted) < 2 or not 1 < len(entries) <= MOST:
+    if len(wanted) < 2 or len(entries) < 2:
         return None
     sign = {key: 1.0 if board.column(key).higher_is_better else -1.0 for key in wanted}
     tables = {key: {entry.id: sign[key] * entry.columns[key].value for entry in entries} for key in wanted}
+    ranks = mean_ranks(tables)
+    rules = {board.column(key).title: values for key, values in tables.items()}
+    rules["mean rank"] = {name: -rank for name, rank in ranks.items()}
+    if len(entries) > MOST:
+        return RankRules(wanted, ranks, {}, {}, rank_agreement(rules))
     matches = [match for key, values in tables.items() for match in matches_of(key, values)]
-    ranks, rates, strengths = mean_ranks(tables), win_rates(matches), bradley_terry(matches)
-    rules = {
-        **{board.column(key).title: values for key, values in tables.items()},
-        "mean rank": {name: -rank for name, rank in ranks.items()},
-        "win rate": rates,
-        "Bradley-Terry": {name: strength.value for name, strength in strengths.items()},
-    }
+    rates, strengths = win_rates(matches), bradley_terry(matches)
+    rules["win rate"] = rates
+    rules["Bradley-Terry"] = {name: strength.value for name, strength in strengths.items()}
     return RankRules(wanted, ranks, rates, strengths, rank_agreement(rules))

@@ -31,6 +31,8 @@ class CellCheck(Frozen):
     """Role of the record, such as `r_id@0`."""
     seed: NonNegativeInt
     """Training seed of its row."""
+    fold: str = ""
+    """Its fold, in a suite with folds."""
     cell_key: str
     """Key of its cell."""
     examples: NonNegativeInt
@@ -47,6 +49,11 @@ class CellCheck(Frozen):
     """What became of the saved adversarial images; absent if there are none."""
     notes: tuple[str, ...] = ()
     """What was not looked at, and why."""
+
+    @property
+    def where(self) -> str:
+        """Role, seed and fold in words."""
+        return f"{self.role}, seed {self.seed}" + (f" [{self.fold}]" if self.fold else "")
 
 
 class Verification(Frozen):
@@ -92,7 +99,7 @@ def judge(entry_id: str, draw: int, cells: tuple[CellCheck, ...]) -> Verificatio
             soft = [failure for failure in cell.replay.failures if failure.reason.startswith(STANDS)]
             differing += len(soft)
             hard = [failure for failure in cell.replay.failures if failure not in soft]
-            broken += [f"{cell.role}, seed {cell.seed}, {failure.example}: {failure.reason}" for failure in hard]
+            broken += [f"{cell.where}, {failure.example}: {failure.reason}" for failure in hard]
     probability = float(binom.sf(differing - 1, compared, NOISE))
     fewest = int(binom.isf(LEVEL, compared, NOISE)) + 1
     consistent = compared > 0 and not broken and probability >= LEVEL

@@ -58,6 +58,7 @@ class AdversarialFineTuning(AdversarialTraining[Params]):
     """
 
     Params = Params
+    divides = True
     start = "required"
 
     def learning_rate(self, fraction: float) -> float | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robusteval.data.batches import Batch, DeviceSet
 from robusteval.methods.batch_norm import freeze_batch_norm
+from robusteval.methods.parallel import ALONE, Ranks, weighted
 from robusteval.models.classifier import Classifier, PassCounter
 from robusteval.schema.specs import ComponentSpec
 from robusteval.schema.types import (
@@ -61,9 +62,9 @@ class MethodParams(Frozen):
     """`frozen` normalises with the start model's statistics throughout; scale and offset are trained either way."""
     augment: tuple[ComponentSpec, ...] = ()
     """Augmentations of training batches, in order (`pad-crop`, `flip`, ...)."""
-    select: Literal["last", "best-validation"] = "last"
-    """Which validation's weights are kept, an epoch's or those of `evaluate_every` steps; validation data of the
-    training domains only."""
+    select: Literal["last", "best-validation", "leave-one-domain-out"] = "last"
+    """Which validation's weights are kept, an epoch's or those of `evaluate_every` steps: the last, the best one on
+    validation data of the training domains, or the best one of further trainings on the domain that each leaves out."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Autocast of training forwards where the method allows it; attacks and double backprop stay in float32."""
 
@@ -90,6 +91,7 @@ class TrainingRun:
         diagnostics: what the method wants to have in the record.
         selection: passes spent inside `selecting`.
         selected_on: set by a method that selects by itself, to say on which data.
+        ranks: processes that share the run.
     """
 
     model: Classifier
@@ -105,6 +107,7 @@ class TrainingRun:
     diagnostics: dict[str, JsonValue] = field(default_factory=dict)
     selection: PassCounter = field(default_factory=PassCounter)
     selected_on: str | None = None
+    ranks: Ranks = ALONE
 
     @contextmanager
     def selecting(self) -> Iterator[None]:
@@ -141,6 +144,9 @@ class Method(ABC, Generic[P]):
     """Whether `finish` chooses the weights, so that those before it stand for no result."""
     precisions: ClassVar[frozenset[str]] = frozenset({"float32"})
     """Values of `precision` that the method supports; others are refused when parameters are resolved."""
+    divides: ClassVar[bool] = False
+    """Whether several processes may share a run: `loss` is the mean of a loss of each example, whatever is drawn is
+    drawn through `parallel.drawn_like`, and `step`, `prepare` and `finish` see no example that others have to see."""
     shares: ClassVar[tuple[float, float]] = (0.0, 0.0)
     """Rough fractions of the wall time that `prepare` and `finish` take; what they report is scaled into them."""
 
@@ -180,7 +186,8 @@ class Method(ABC, Generic[P]):
         assert run.optimizer is not None
         run.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(run.model, batch)
-        torch.autograd.backward(loss)
+        torch.autograd.backward(weighted(loss, batch))
+        run.ranks.sum_gradients(parameter for group in run.optimizer.param_groups for parameter in group["params"])
         run.optimizer.step()
         return loss.detach()
 

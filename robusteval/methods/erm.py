@@ -21,6 +21,7 @@ class Erm(Method[Params]):
     """
 
     Params = Params
+    divides = True
     precisions = frozenset({"float32", "bfloat16"})
 
     def loss(self, model: Classifier, batch: Batch) -> Tensor:

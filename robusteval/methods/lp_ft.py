@@ -41,7 +41,7 @@ class Params(MethodParams):
     """Learning rate of fine-tuning; the paper sweeps 3e-7 to 1e-2."""
     weight_decay: NonNegativeFloat = 0.0
     """None, so that nothing pulls the features away from the pretrained ones."""
-    select: Literal["last", "best-validation"] = "best-validation"
+    select: Literal["last", "best-validation", "leave-one-domain-out"] = "best-validation"
     """Which epoch is kept."""
     batch_norm: Literal["train", "frozen"] = "frozen"
     """`frozen` fine-tunes in evaluation mode, batch norm with its pretrained statistics and no dropout."""

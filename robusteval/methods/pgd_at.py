@@ -11,14 +11,14 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any, Literal, Self, TypeVar
 
-import torch
 from pydantic import model_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from robusteval.attacks.gradient import ascend
-from robusteval.data.batches import Batch
+from robusteval.data.batches import Batch, Rows
 from robusteval.methods.base import Method, MethodParams, TrainingRun
+from robusteval.methods.parallel import drawn_like
 from robusteval.methods.validation import robust_accuracy
 from robusteval.models.classifier import Classifier
 from robusteval.schema.types import Epsilon, NonNegativeInt, Norm
@@ -55,7 +55,7 @@ class Params(MethodParams):
 P = TypeVar("P", bound=Params)
 
 
-def random_start(images: Tensor, *, norm: Norm, epsilon: float, init: Init) -> Tensor:
+def random_start(images: Tensor, *, norm: Norm, epsilon: float, init: Init, rows: Rows | None = None) -> Tensor:
     """Start images (B, C, H, W) in [0, 1], drawn from torch's global generator of the device.
 
     Args:
@@ -63,18 +63,24 @@ def random_start(images: Tensor, *, norm: Norm, epsilon: float, init: Init) -> T
         norm: linf or l2.
         epsilon: radius of the ball.
         init: which start; for l2 `rand` is uniform over the volume of the ball.
+        rows: where the images stand in a batch that several processes share.
     """
+
+    def normal() -> Tensor:
+        return drawn_like(images, rows, lambda whole, generator: whole.normal_(generator=generator))
+
     if init == "zero":
         return images.clone()
     if init == "gauss":
-        offset = 0.001 * torch.randn_like(images)
+        offset = 0.001 * normal()
     elif norm is Norm.LINF:
         radius = 2.0 * epsilon if init == "nfgsm" else epsilon
-        offset = torch.empty_like(images).uniform_(-radius, radius)
+        offset = drawn_like(images, rows, lambda whole, generator: whole.uniform_(-radius, radius, generator=generator))
     else:
-        direction = torch.randn_like(images)
+        direction = normal()
         length = direction.flatten(1).norm(dim=1).clamp_min(1e-12)
-        share = torch.rand(len(images), device=images.device) ** (1.0 / direction[0].numel())
+        uniform = drawn_like(length, rows, lambda whole, generator: whole.uniform_(generator=generator))
+        share = uniform ** (1.0 / direction[0].numel())
         offset = direction * (epsilon * share / length).view(-1, 1, 1, 1)
     return (images + offset).clamp_(0.0, 1.0)
 
@@ -87,7 +93,9 @@ class AdversarialTraining(Method[P]):
     def worst_case(self, model: Classifier, batch: Batch) -> Tensor:
         """Images (B, C, H, W) in [0, 1] inside the ball that raise the loss; crafted in float32, detached."""
         params = self.params
-        start = random_start(batch.images, norm=params.norm, epsilon=float(params.epsilon), init=params.init)
+        start = random_start(
+            batch.images, norm=params.norm, epsilon=float(params.epsilon), init=params.init, rows=batch.rows
+        )
         with model.mode(training=False) if params.attack_bn == "eval" else nullcontext():
             return ascend(
                 model,
@@ -109,7 +117,12 @@ class AdversarialTraining(Method[P]):
         """Accuracy under a short PGD in the training threat model."""
         params = self.params
         return robust_accuracy(
-            run.model, run.validation, norm=params.norm, epsilon=float(params.epsilon), seed=run.seed
+            run.model,
+            run.validation,
+            norm=params.norm,
+            epsilon=float(params.epsilon),
+            seed=run.seed,
+            ranks=run.ranks,
         )
 
     @classmethod
@@ -125,3 +138,4 @@ class PgdTraining(AdversarialTraining[Params]):
     """
 
     Params = Params
+    divides = True

@@ -9,62 +9,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from robusteval.data.augment import build_augmentations
-from robusteval.data.batches import Batch, DeviceSet
+from robusteval.data.batches import DeviceSet
 from robusteval.methods import resume
-from robusteval.methods.base import Method, MethodParams, TrainingRun, no_progress
+from robusteval.methods.base import Method, TrainingRun, no_progress
 from robusteval.methods.optimizers import (
     build_optimizer,
     load_optimizer_tensors,
     optimizer_tensors,
     set_learning_rate,
 )
+from robusteval.methods.outcome import TrainingOutcome
+from robusteval.methods.parallel import ALONE, Ranks
 from robusteval.methods.schedules import scheduled
+from robusteval.methods.shared_batch_norm import batch_norm_over
+from robusteval.methods.training_batches import TrainingBatches, epoch_seed, training_length
 from robusteval.methods.validation import clean_accuracy
 from robusteval.models.classifier import Classifier
 from robusteval.schema.digest import stable_int
 from robusteval.schema.errors import CellError, CorruptRecordError, DataError, UsageError
 from robusteval.schema.records import Budget
-from robusteval.schema.types import JsonValue, Progress
+from robusteval.schema.types import Progress
 from robusteval.store.scratch import Scratch
 
 
-@dataclass(frozen=True)
-class TrainingOutcome:
-    """What a training run found.
-
-    Attributes:
-        model: the classifier with the selected weights, in evaluation mode.
-        budget: passes of training, preparation and finishing; without those of a start model.
-        selection_budget: passes on validation data.
-        selected_on: which data selected the weights: `last` (none did), `validation`, `validation-robust`, or what
-            the method says.
-        selected_epoch: epoch whose weights were kept, from 1; validations are counted where `iterations` is given.
-        history: one object an epoch: `epoch`, `lr` (of its last step), `loss`, `validation_accuracy`, and where it was
-            computed `validation_robust_accuracy`; `step` where `iterations` is given.
-        diagnostics: what the method reported.
-        checkpoints: state dictionaries by the rule that would have kept them: `last`, and `training-domain` for the
-            best validation; empty where the method chooses by itself.
-    """
-
-    model: Classifier
-    budget: Budget
-    selection_budget: Budget
-    selected_on: str
-    selected_epoch: int
-    history: tuple[dict[str, float], ...]
-    diagnostics: dict[str, JsonValue]
-    checkpoints: dict[str, dict[str, Tensor]]
-
-
-def train(
+def train(  # noqa: PLR0913 - everything that a run is made of
     method: Method[Any],
     *,
     model: Classifier,
@@ -73,6 +46,7 @@ def train(
     seed: int,
     scratch: Scratch | None = None,
     progress: Progress = no_progress,
+    ranks: Ranks = ALONE,
 ) -> TrainingOutcome:
     """Train `model` in place.
 
@@ -84,8 +58,10 @@ def train(
         seed: seed of batch order, augmentation and noise.
         scratch: where to leave the state after every epoch, and to look for one; without it nothing survives a kill.
         progress: told the finished fraction and what runs now; what it raises stops the run.
+        ranks: processes that share the run, each of which calls this with the same arguments.
 
     Raises:
+        UsageError: the batches do not divide among domains or processes.
         DataError: no training or validation examples, or other classes than the model's.
         CellError: the loss is not finite.
         CorruptRecordError: the saved state is damaged.
@@ -98,8 +74,11 @@ def train(
             f"batch_size {method.params.batch_size} does not divide among {len(train.domain_names)} training domains; "
             "with 'iterations' every batch holds equally many examples of each"
         )
-    run = TrainingRun(model=model, train=train, validation=validation, seed=seed, scratch=scratch)
-    with _global_generators_restored(model.device):
+    if ranks.count > 1 and not method.divides:
+        raise UsageError(f"{type(method).__name__} cannot be divided among {ranks.count} processes; train it in one")
+    run = TrainingRun(model=model, train=train, validation=validation, seed=seed, scratch=scratch, ranks=ranks)
+    frozen = method.params.batch_norm == "frozen"
+    with _global_generators_restored(model.device), batch_norm_over(ranks, model, frozen=frozen):
         return _Loop(method, run, progress).run_all()
 
 
@@ -111,13 +90,13 @@ class _Loop:
         self.params = method.params
         self.run = run
         self.report = progress
-        self.augment = build_augmentations(self.params.augment) if self.params.augment else None
         self.history: list[dict[str, float]] = []
         self.best: resume.Best | None = None
         self.best_weights: dict[str, Tensor] = {}
         self.before = run.model.passes.snapshot()
         self.start_epoch = 0
         self.rounds, run.total_iterations = training_length(self.params, len(run.train))
+        self.batches = TrainingBatches(self.params, run, self.rounds)
 
     def run_all(self) -> TrainingOutcome:
         """Prepare, resume, train, select, finish."""
@@ -146,7 +125,10 @@ class _Loop:
 
     def _epoch(self) -> None:
         run, method = self.run, self.method
-        _seed(run.seed, "epoch", run.epoch)
+        if run.ranks.count == 1:
+            torch.manual_seed(epoch_seed(run))
+        else:  # for networks that draw: each process its own numbers, apart from those that all share
+            _seed(run.seed, "epoch", run.epoch, "rank", run.ranks.index)
         method.set_mode(run.model)
         method.begin_epoch(run)
         words = (
@@ -157,13 +139,14 @@ class _Loop:
         total = torch.zeros((), device=run.model.device)
         seen = 0
         lr = self.params.lr
-        for batch in self._batches():
+        for batch in self.batches.of_epoch():
             run.progress(run.iteration / run.total_iterations, words)
             lr = self._set_learning_rate()
             total += method.step(run, batch).float() * len(batch)
             seen += len(batch)
             run.iteration += 1
-        loss = float(total.item()) / seen
+        seen = self.run.ranks.total(Budget(forward=seen), total.device).forward
+        loss = float(run.ranks.sum_(total).item()) / seen
         if not math.isfinite(loss):
             raise CellError(
                 f"training diverged: the loss of epoch {run.epoch + 1} is {loss} (lr {lr:.3g}); use a smaller lr"
@@ -172,24 +155,6 @@ class _Loop:
         self._validate(entry if self.params.iterations is None else {**entry, "step": float(run.iteration)})
         self._save()
         run.progress(run.iteration / run.total_iterations, words)
-
-    def _batches(self) -> Iterator[Batch]:
-        run = self.run
-        generator = torch.Generator().manual_seed(stable_int("augment", run.seed, run.epoch))
-        for batch in self._plain_batches():
-            if self.augment is None:
-                yield batch
-            else:
-                images = self.augment(batch.images, generator)
-                yield Batch(images=images, labels=batch.labels, keys=batch.keys, domains=batch.domains)
-
-    def _plain_batches(self) -> Iterator[Batch]:
-        run, params = self.run, self.params
-        if params.iterations is None:
-            batches = run.train.shuffled(params.batch_size, seed=run.seed, epoch=run.epoch)
-            return islice(batches, run.total_iterations // self.rounds)
-        steps = min(params.evaluate_every, params.iterations - run.iteration)
-        return run.train.drawn(params.batch_size, seed=run.seed, epoch=run.epoch, steps=steps)
 
     def _set_learning_rate(self) -> float:
         """A method's own curve sees the fraction done after the step, a named schedule the one before it."""
@@ -205,7 +170,7 @@ class _Loop:
         run = self.run
         by_validation = self.params.select == "best-validation"
         with run.selecting(), run.model.mode(training=False):
-            score = entry["validation_accuracy"] = clean_accuracy(run.model, run.validation)
+            score = entry["validation_accuracy"] = clean_accuracy(run.model, run.validation, run.ranks)
             robust = None
             if by_validation or run.epoch + 1 == self.rounds:
                 robust = self.method.validation_score(run)
@@ -225,13 +190,16 @@ class _Loop:
         if run.scratch is None:
             return
         assert run.optimizer is not None
+        spent, selection = self._spent(), run.ranks.total(run.selection.snapshot(), run.model.device)
+        if not run.ranks.writes:
+            return
         finished = resume.Finished(
             epochs=run.epoch + 1,
             iteration=run.iteration,
             history=tuple(self.history),
             best=self.best,
-            spent=run.model.passes.since(self.before),
-            selection=run.selection.snapshot(),
+            spent=spent,
+            selection=selection,
             diagnostics=run.diagnostics,
             selected_on=run.selected_on,
         )
@@ -268,9 +236,14 @@ class _Loop:
         run.iteration = finished.iteration
         run.diagnostics = dict(finished.diagnostics)
         run.selected_on = finished.selected_on
-        run.model.passes.forward = self.before.forward + finished.spent.forward
-        run.model.passes.backward = self.before.backward + finished.spent.backward
-        run.selection.forward, run.selection.backward = finished.selection.forward, finished.selection.backward
+        if run.ranks.writes:  # passes of all processes are added up, and those of earlier attempts count once
+            run.model.passes.forward = self.before.forward + finished.spent.forward
+            run.model.passes.backward = self.before.backward + finished.spent.backward
+            run.selection.forward, run.selection.backward = finished.selection.forward, finished.selection.backward
+
+    def _spent(self) -> Budget:
+        """Passes of all processes so far."""
+        return self.run.ranks.total(self.run.model.passes.since(self.before), self.run.model.device)
 
     def _select(self) -> int:
         if self.best is None or self.params.select == "last":
@@ -280,8 +253,7 @@ class _Loop:
 
     def _outcome(self, selected: int, checkpoints: dict[str, dict[str, Tensor]]) -> TrainingOutcome:
         run = self.run
-        selection = run.selection.snapshot()
-        spent = run.model.passes.since(self.before)
+        spent, selection = self._spent(), run.ranks.total(run.selection.snapshot(), run.model.device)
         by = "last"
         if self.params.select == "best-validation":
             by = "validation-robust" if "validation_robust_accuracy" in self.history[0] else "validation"
@@ -295,22 +267,6 @@ class _Loop:
             diagnostics=run.diagnostics,
             checkpoints=checkpoints,
         )
-
-
-def training_length(params: MethodParams, n: int) -> tuple[int, int]:
-    """Validations and optimiser steps of a run on `n` examples."""
-    if params.iterations is None:
-        full = n // params.batch_size
-        return params.epochs, params.epochs * (
-            full if params.drop_last and full else steps_per_epoch(n, params.batch_size)
-        )
-    return math.ceil(params.iterations / params.evaluate_every), params.iterations
-
-
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Optimiser steps in one pass over `n` examples; a last batch of one example is dropped."""
-    full, rest = divmod(n, batch_size)
-    return full + (1 if rest > 1 or n == 1 else 0)
 
 
 def _check_classes(run: TrainingRun) -> None:

@@ -17,7 +17,8 @@ from robusteval.planning.protocols import apply_protocol
 from robusteval.planning.targets import load_protocol
 from robusteval.schema.plans import ProtocolUse
 from robusteval.schema.problems import explain
-from robusteval.schema.source import Problem, Source, SourceError, read_source, shorten
+from robusteval.schema.reading import read_source
+from robusteval.schema.source import Problem, Source, SourceError, shorten
 from robusteval.schema.specs import SuiteSpec
 
 if TYPE_CHECKING:

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robusteval.planning import targets
+from robusteval.schema.cells import LOCATIONS
 from robusteval.schema.errors import DataError, UsageError
 from robusteval.schema.source import shorten
 from robusteval.schema.types import Component
 
 if TYPE_CHECKING:
     from robusteval.data.imageset import Dataset
-
-_PATH_PARAMETERS = ("path", "cache")
-"""Parameters of datasets that are files or folders."""
 
 
 def anchored(component: Component, suite: Path) -> Component:
@@ -29,7 +27,7 @@ def anchored(component: Component, suite: Path) -> Component:
     fields = targets.params_of(registry.load(component.name)).model_fields
     params = dict(component.params)
     for name, value in component.params.items():
-        if name in _PATH_PARAMETERS and name in fields and isinstance(value, str):
+        if name in LOCATIONS and name in fields and isinstance(value, str):
             params[name] = str((suite.parent / _at_home(value)).resolve())
     return component.model_copy(update={"params": params})
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from robusteval.planning.expand import ExpandedCell, Expansion
+from robusteval.planning.expanded import ExpandedCell, Expansion
 from robusteval.planning.only import Filter
 from robusteval.schema.cells import EvalCell, TrainCell
 from robusteval.schema.plans import StoredPlan
 from robusteval.schema.types import JsonValue, Resources
 
-State = Literal["done", "pending", "failed", "corrupt", "blocked"]
+State = Literal["done", "pending", "running", "stale", "failed", "corrupt", "blocked"]
 Lookup = Callable[[str], tuple[str, str]]
-"""Gives the store's state of a key (`done`, `missing`, `failed`, `corrupt`) and the reason for it."""
+"""Gives the state of a key (`done`, `missing`, `running`, `stale`, `failed`, `corrupt`) and the reason for it."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,14 @@ class PlannedCell:
         key: cell key.
         title: such as `rift seed 0: train`.
         cell: the unit of work.
-        state: `done` it has a result; `pending` it can run, at the latest when its start is there; `failed` its last
-            attempt failed; `corrupt` its result is damaged; `blocked` a failed or damaged cell stands before it.
+        state: `done` it has a result; `pending` it can run, at the latest when its start is there; `running` somebody
+            executes it; `stale` somebody died with it, and the next run takes it over; `failed` its last attempt
+            failed; `corrupt` its result is damaged; `blocked` a failed or damaged cell stands before it.
         reason: why it is in that state.
         needs: keys of cells that must be done first.
         passes: estimated forward plus backward passes of single examples.
         kind: cells of one kind take about the same time.
-        role: `train`, or the role in the table (`a_id`, `r_ood@0`).
+        role: `train`, `selection` for a training that only selects, or the role in the table (`a_id`, `r_ood@0`).
     """
 
     key: str
@@ -86,9 +87,16 @@ class Plan:
             "cells": len(states),
             "done": states.count("done"),
             "pending": states.count("pending"),
+            "running": states.count("running"),
+            "stale": states.count("stale"),
             "failed": states.count("failed") + states.count("corrupt"),
             "blocked": states.count("blocked"),
         }
+
+    @property
+    def selecting(self) -> int:
+        """Number of trainings that only select the weights of others."""
+        return sum(cell.role == "selection" for cell in self.cells)
 
     @property
     def passes_left(self) -> int:
@@ -101,7 +109,7 @@ def make_plan(expansion: Expansion, lookup: Lookup, only: Filter | None = None) 
 
     Args:
         expansion: the cells of a suite.
-        lookup: state of a key, usually `Store.state`.
+        lookup: state of a key, `Store.state` or `store.progress.survey`.
         only: keeps matching cells and the train cells they need; everything by default.
     """
     planned: dict[str, PlannedCell] = {}
@@ -130,7 +138,7 @@ def make_plan(expansion: Expansion, lookup: Lookup, only: Filter | None = None) 
 
 def _state(item: ExpandedCell, lookup: Lookup, planned: Mapping[str, PlannedCell]) -> tuple[State, str]:
     found, reason = lookup(item.key)
-    if found in ("done", "failed", "corrupt"):
+    if found in ("done", "running", "stale", "failed", "corrupt"):
         return found, reason  # type: ignore[return-value]
     for need in item.needs:
         before = planned[need]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -11,8 +12,9 @@ from robusteval.planning import targets
 from robusteval.planning.checking import Checking, Findings
 from robusteval.planning.starts import is_pretrained, pretrained_checkpoint, start_path
 from robusteval.schema.errors import RobustevalError, unknown_name
+from robusteval.schema.protocols import LEAVE_ONE_OUT
 from robusteval.schema.source import Loc, Source
-from robusteval.schema.specs import MethodSpec
+from robusteval.schema.specs import MethodSpec, TrainSpec
 from robusteval.schema.types import Component
 
 FRESH_HEAD = "fresh head"
@@ -62,9 +64,20 @@ class RowChecks(Checking):
         if own is not None and self.component("architecture", own, (*loc, "architecture")):
             self.attempt((*loc, "architecture"), lambda: targets.resolve_architecture(own))
         params = targets.params_of(found).model_validate(spec.params)
+        if getattr(params, "select", None) == LEAVE_ONE_OUT:
+            self._leave_one_out(spec, found, (*loc, "params", "select"))
         for position, component in enumerate(getattr(params, "augment", ())):
             self.component("augmentation", component, (*loc, "params", "augment", position))
         self.attempt((*loc, "params"), lambda: targets.resolve_method(spec.method, spec.params))
+
+    def _leave_one_out(self, spec: MethodSpec, found: Any, loc: Loc) -> None:
+        """Selection by leave-one-domain-out needs a choice to make and a training domain to leave out."""
+        train = self.part(TrainSpec, "train")
+        if found.selects_itself:
+            self.say(loc, f"method {spec.method!r} chooses its weights by itself; remove 'select'")
+        elif train is not None and train.trained_at_once < 2:
+            text = f"{LEAVE_ONE_OUT} needs two training domains or more, a training here sees one"
+            self.say(loc, f"{text}; list more under train.domains, or write select: best-validation")
 
     def starts(self) -> None:
         """Starts exist, fit the data, and lead somewhere."""

@@ -8,13 +8,13 @@ of code that changes answers raises a `protocol` number.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from robusteval.schema.digest import json_digest
 from robusteval.schema.threats import Threat
-from robusteval.schema.types import Component, Digest, Frozen, NonNegativeInt, PositiveInt
+from robusteval.schema.types import Component, Digest, Frozen, JsonValue, NonNegativeInt, PositiveInt
 
 
 class CellStart(Frozen):
@@ -46,11 +46,18 @@ ModelRef = Annotated[CellStart | WeightsStart, Field(discriminator="kind")]
 """Where a model comes from."""
 
 
+LOCATIONS = ("path", "cache")
+"""Parameters of datasets that are files or folders. They say where the content lies; the revision says what it is."""
+
+
 class DataSlice(Frozen):
     """An exact, ordered set of examples."""
 
     dataset: Component
     """Dataset with resolved parameters."""
+    located: tuple[Annotated[str, Field(pattern=r"^([a-z_]+\.params\.)*(path|cache)$")], ...] = ()
+    """Those of its parameters that name a place on this machine, such as `path` or, of a dataset inside the dataset,
+    `of.params.path`. They are read as absent in the key, so that content that moved is the same question."""
     revision: str
     """Content version of the dataset."""
     domains: tuple[str, ...]
@@ -63,6 +70,36 @@ class DataSlice(Frozen):
     """Number of examples."""
     ids_digest: Digest
     """Digest of the ordered example ids."""
+
+    @model_validator(mode="after")
+    def _places_are_parameters(self) -> Self:
+        for name in self.located:
+            if _owner(self.dataset.params, name) is None:
+                raise ValueError(f"'located' names {name!r}, which is no parameter of dataset {self.dataset.name!r}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_places(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        canonical = bool(info.context and info.context.get("canonical"))
+        for name in self.located if canonical else ():
+            owner = _owner(written["dataset"]["params"], name)
+            assert owner is not None
+            owner[name.rpartition(".")[2]] = None
+        if canonical or not self.located:
+            written.pop("located", None)
+        return written
+
+
+def _owner(params: dict[str, JsonValue], name: str) -> dict[str, JsonValue] | None:
+    """The mapping that holds the last part of a dotted name; None if there is no such thing."""
+    *outer, last = name.split(".")
+    for part in outer:
+        inner = params.get(part)
+        if not isinstance(inner, dict):
+            return None
+        params = inner
+    return params if last in params else None
 
 
 class _Keyed(Frozen):
@@ -88,6 +125,19 @@ class TrainCell(_Keyed):
     """Model to start from; random weights if absent."""
     seed: NonNegativeInt
     """Seed of initial weights, batch order, augmentation and noise."""
+    watched: tuple[DataSlice, ...] = ()
+    """Domains that are not trained on and are measured at every validation, so that other cells can select by them."""
+    selected_by: dict[str, Digest] = {}
+    """Training domain to the cell that is trained without it and watches it; both together select by
+    leave-one-domain-out."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        for name in ("watched", "selected_by"):
+            if not getattr(self, name):
+                written.pop(name, None)
+        return written
 
 
 class EvalCell(_Keyed):

@@ -20,10 +20,21 @@ _LARGEST = 2**53 - 1
 
 def canonical_json(value: Any) -> bytes:
     """Encode a JSON value as RFC 8785 bytes; NaN and infinities raise `ValueError`."""
-    if _is_plain(value):
+    plain = value if _is_plain(value) else _whole(value)
+    if plain is value or _is_plain(plain):
         # The standard encoder writes the same bytes many times faster.
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+        return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
     return rfc8785.dumps(value)
+
+
+def _whole(value: Any) -> Any:
+    """The same value with an integer for every whole float, which the canonical form writes without a point."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _whole(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [_whole(item) for item in value]
+    return int(value) if kind is float and value.is_integer() else value
 
 
 def _is_plain(value: Any) -> bool:

@@ -53,6 +53,19 @@ class NewerFormatError(StoreError):
     """A stored file was written by a newer version of this package; it is left alone."""
 
 
+class UnreachableError(RobustevalError):
+    """The place of a store cannot be used: no connection, no permission, no such bucket.
+
+    Not a `StoreError`: nothing is wrong with what is stored, and the next attempt may succeed.
+    """
+
+
+class BusyError(RobustevalError):
+    """Another run is at this cell, on this machine or on another one."""
+
+    exit_code = 3
+
+
 class CellError(RobustevalError):
     """A cell cannot be executed: the model, the attack or the data broke the contract."""
 

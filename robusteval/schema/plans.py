@@ -26,7 +26,16 @@ def role_of(column: Cell, threat: int = 0) -> str:
     return f"{column}@{threat}" if column.startswith("r_") else column
 
 
-def audit_role(rule: Literal["last", "training-domain"]) -> str:
+def stands_for(name: str, role: str) -> bool:
+    """Whether a name that a user wrote means a role: itself, or `r_id` every threat of it."""
+    return name in (role, role.partition("@")[0])
+
+
+AuditedRule = Literal["last", "training-domain"]
+"""Selection rule whose weights every training keeps."""
+
+
+def audit_role(rule: AuditedRule) -> str:
     """Role of the cell that measures the weights that another selection rule would have kept, out of distribution."""
     return f"a_ood:{rule}"
 
@@ -53,6 +62,11 @@ class RowSeed(Frozen):
     """Key of the cell whose model the training starts from."""
     cells: dict[Role, Digest]
     """Role to key of the eval cell."""
+
+    @property
+    def seed_name(self) -> str:
+        """The seed in words, with the fold if there is one: `seed 1 [photo]`."""
+        return f"seed {self.seed} [{self.fold}]" if self.fold else f"seed {self.seed}"
 
 
 class ProtocolUse(Frozen):

@@ -18,6 +18,9 @@ Selection = Literal["last", "training-domain", "leave-one-domain-out", "oracle"]
 """What chooses among the weights of a run, or among runs: nothing; validation data of the training domains;
 validation on a training domain that was held out; the target domain itself, which never ranks."""
 
+LEAVE_ONE_OUT: Literal["leave-one-domain-out"] = "leave-one-domain-out"
+"""The rule that needs further trainings."""
+
 
 class SplitRule(Frozen):
     """How a domain becomes training and validation data."""

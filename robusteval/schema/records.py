@@ -214,12 +214,15 @@ class ResultRecord(Frozen):
 def result_digest(cell_key: str, evaluation: Evaluation | None, training: TrainingResult | None) -> str:
     """Digest of what was found: the key, the outcomes and the metrics at 6 digits, or the weights.
 
-    Diagnostics and wall time are left out; metrics are rounded so that a last-bit difference in a mean is not an event.
+    Diagnostics and wall time are left out, the calibration of single domains among them; metrics are rounded so that a
+    last-bit difference in a mean is not an event.
     """
     found: dict[str, Any] = {"cell_key": cell_key}
     if evaluation is not None:
         found["outcomes"] = {name: bits.bits for name, bits in evaluation.outcomes.items()}
-        found["metrics"] = {metric.name: f"{metric.value:.6g}" for metric in evaluation.metrics}
+        found["metrics"] = {
+            metric.name: f"{metric.value:.6g}" for metric in evaluation.metrics if metric.name[:4] != "ece/"
+        }
     if training is not None:
         found["weights"] = training.weights
         found["selected_epoch"] = training.selected_epoch

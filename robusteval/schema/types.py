@@ -9,7 +9,15 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, SerializationInfo
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from pydantic_core import core_schema
 
 Progress = Callable[[float, str], None]
@@ -172,11 +180,20 @@ class Component(Frozen):
 
 
 class Resources(Frozen):
-    """What one cell may use of a machine."""
+    """What one cell may use of a machine; part of no key."""
 
     cpus: PositiveInt = 1
     """CPU threads; set explicitly in every executor, because the number of threads can change float sums."""
     gpus: NonNegativeFloat = 0.0
-    """Accelerators, fractional allowed."""
+    """Accelerators, fractional allowed; a cell that has several is shared by as many processes."""
+    ranks: PositiveInt | None = None
+    """Processes that share one cell on one machine; by default one for each whole accelerator, and one on a CPU."""
     memory_gb: NonNegativeFloat = 2.0
     """Main memory."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        if self.ranks is None:  # it came later, and what a suite says must not change by it
+            written.pop("ranks", None)
+        return written

@@ -42,7 +42,7 @@ def write_evidence(folder: Path, cells: Iterable[BaselineCell], store: Store) ->
     for digest in {digest: None for cell in cells for digest in evidence_of(cell.record)}:
         path = _path(folder, digest)
         if not path.exists():
-            write_atomically(path, store.get_artefact(digest))
+            write_atomically(path, store.get_artefact(digest, "file of saved images or details"))
 
 
 def read_evidence(folder: Path, digest: str, store: Store | None = None) -> bytes | None:

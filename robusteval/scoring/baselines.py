@@ -228,6 +228,8 @@ def _keep_best(folder: Path, cells: Iterable[BaselineCell]) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
+    if folder.exists() and not folder.is_dir():
+        raise BaselineError(f"{folder}: is a file where a baseline is a folder; move it, or name another baseline")
     return sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
 
 

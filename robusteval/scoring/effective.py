@@ -8,15 +8,18 @@ ICML 2021: probit), and rho is a model's distance from it. With clean accuracies
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robusteval.schema.types import Frozen, NonNegativeInt
 from robusteval.stats.trend import Line, Scale, bootstrap_lines, least_squares, median_line
 
 MIN_MODELS = 10
 """Fewest reference models that carry a line."""
+DRAWS = 499
+"""Bootstrap draws behind the interval of a distance."""
 MIN_R2 = 0.5
 """Least share of variance that a line must explain before distances from it mean anything."""
 
@@ -114,6 +117,7 @@ def effective_robustness(
     models: Mapping[str, tuple[float, float]],
     examples: int | None = None,
     seed: int = 0,
+    drawn: NDArray[np.float64] | None = None,
 ) -> list[Effective]:
     """Distances of models from the line of reference models; none if the line was refused.
 
@@ -123,40 +127,42 @@ def effective_robustness(
         models: models to judge, which may be among them.
         examples: examples behind each accuracy; without it only the noise of the line enters the interval.
         seed: seed of the draws.
+        drawn: (b, m, 2) accuracies of the models under b draws of their examples, the same ones for both columns and
+            all models, which takes the place of `examples`.
     """
     if trend.refused or not models:
         return []
     x, y = _columns(reference)
     clip = _clip(examples)
     line = _line(trend)
-    lines = bootstrap_lines(x, y, trend.scale, clip, resamples=499, seed=seed)
-    rng = np.random.default_rng(seed + 1)
+    lines = bootstrap_lines(x, y, trend.scale, clip, resamples=DRAWS, seed=seed)
     rests = y - line.predict(x, clip)
     spread = 1.4826 * float(np.median(np.abs(rests - np.median(rests))))
-    return [_distance(name, point, (line, lines), (clip, spread), (examples, rng)) for name, point in models.items()]
+    own = np.stack(_columns(models), axis=1)
+    rho = own[:, 1] - line.predict(own[:, 0], clip)
+    noisy = _noisy(own, examples, seed) if drawn is None else drawn
+    found = [
+        noisy[i % len(noisy), :, 1] - other.predict(noisy[i % len(noisy), :, 0], clip) for i, other in enumerate(lines)
+    ]
+    ends = np.quantile(found, (0.025, 0.975), axis=0) if found else np.stack([rho, rho])
+    return [
+        Effective(
+            model=name,
+            rho=float(one),
+            low=min(float(one), float(low)),
+            high=max(float(one), float(high)),
+            outlier=bool(spread > 0.0 and abs(one) > 3.0 * spread),
+        )
+        for name, one, low, high in zip(models, rho, *ends, strict=True)
+    ]
 
 
-def _distance(
-    name: str,
-    point: tuple[float, float],
-    fits: tuple[Line, Sequence[Line]],
-    scales: tuple[float, float],
-    noise: tuple[int | None, np.random.Generator],
-) -> Effective:
-    (line, lines), (clip, spread), (examples, rng) = fits, scales, noise
-    rho = point[1] - float(line.predict([point[0]], clip)[0])
-    drawn = []
-    for other in lines:
-        measured = point if examples is None else tuple(rng.binomial(examples, value) / examples for value in point)
-        drawn.append(measured[1] - float(other.predict([measured[0]], clip)[0]))
-    low, high = np.quantile(drawn, (0.025, 0.975)) if drawn else (rho, rho)
-    return Effective(
-        model=name,
-        rho=rho,
-        low=min(rho, float(low)),
-        high=max(rho, float(high)),
-        outlier=bool(spread > 0.0 and abs(rho) > 3.0 * spread),
-    )
+def _noisy(values: NDArray[np.float64], examples: int | None, seed: int) -> NDArray[np.float64]:
+    """(b, m, 2) accuracies as other examples would give them, each column and model by itself."""
+    if examples is None:
+        return values[np.newaxis]
+    rng = np.random.default_rng(seed + 1)
+    return rng.binomial(examples, values, size=(DRAWS, *values.shape)) / examples
 
 
 def _columns(points: Mapping[str, tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:

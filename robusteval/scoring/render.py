@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from robusteval.schema.protocols import LEAVE_ONE_OUT
 from robusteval.schema.specs import CELLS
 from robusteval.scoring.results import Comparison, Estimate, MethodScore, SuiteTable, ThreatScore
 from robusteval.scoring.spec_names import flat_specs, spec_notes
+from robusteval.scoring.summary_columns import error_cells, error_headings, error_notes, flat_summaries
 
 ABSENT = "-"
 """What stands in a cell without a number."""
@@ -60,6 +62,8 @@ def _flat(table: SuiteTable, row: MethodScore) -> dict[str, Any]:
         worst = row.worst.get(column)
         flat[f"{column}_worst_domain"] = None if worst is None else worst.domain
         flat[f"{column}_worst"] = None if worst is None else worst.value
+        flat[f"{column}_worst_simultaneous_low"] = None if worst is None else worst.simultaneous_low
+    flat |= flat_summaries(table, row)
     flat |= flat_specs(table, row)
     flat |= {name: getattr(row, name) for name in _COSTS}
     flat["selected_on"] = " ".join(row.selected_on)
@@ -109,13 +113,13 @@ def to_plain_rows(table: SuiteTable) -> tuple[list[str], list[list[str]]]:
     extra = [column for column in _further_columns(table) if any(column.read(row) for row in table.rows)]
     header += [column.heading for column in extra]
     audited = any(row.audit for row in table.rows)
-    header += ["oracle premium"] if audited else []
+    header += [*error_headings(table), *(["oracle premium"] if audited else [])]
     header += ["passes/example", "start passes", "train s", "Pareto"]
     rows = []
     for row in table.rows:
         cells = [row.method, *(_accuracy(row.column(column)) for column in columns)]
         cells += [_accuracy(column.read(row)) for column in extra]
-        cells += [_premium(row)] if audited else []
+        cells += [*error_cells(table, row, ABSENT), *([_premium(row)] if audited else [])]
         cells += [_count(row.train_passes_per_example), _count(row.start_passes_per_example)]
         cells += [_count(row.train_wall_s), "*" if row.pareto else "" if row.ranked else "unranked"]
         rows.append(cells)
@@ -190,7 +194,7 @@ def notes(table: SuiteTable) -> list[str]:
     )
     symbols = ", ".join(HEADINGS[column] for column in table.pareto)
     lines.append(f"Pareto *: no other complete row is at least as good in all of {symbols} and better in one.")
-    lines += _protocol_notes(table)
+    lines += [*error_notes(table), *_protocol_notes(table)]
     return lines + spec_notes(table) + _threat_notes(table) + _selection_note(table) + _row_notes(table)
 
 
@@ -214,9 +218,10 @@ def _protocol_notes(table: SuiteTable) -> list[str]:
     """Which protocol the suite follows, where it deviates, and what the premium is."""
     lines = []
     if any(row.audit for row in table.rows):
+        own = "the row's, " if any(LEAVE_ONE_OUT in row.selected_on for row in table.rows) else ""
         lines.append(
-            "oracle premium: points of A_ood that choosing between the last and the best-validated weights on the "
-            "shifted data itself would add; it ranks nothing."
+            f"oracle premium: points of A_ood that choosing between {own}the last and the best-validated weights "
+            "on the shifted data itself would add; it ranks nothing."
         )
     if table.protocol is not None:
         deviations = "; ".join(table.protocol.deviations) or "none"
@@ -246,7 +251,7 @@ def _selection_note(table: SuiteTable) -> list[str]:
             by.setdefault(" and ".join(row.selected_on), []).append(row.method)
     if not by:
         return []
-    words = {"last": "of the last epoch"}
+    words = {"last": "of the last epoch", LEAVE_ONE_OUT: f"selected by {LEAVE_ONE_OUT}"}
     groups = "; ".join(f"{words.get(on, f'selected on {on}')}: {', '.join(rows)}" for on, rows in sorted(by.items()))
     return [f"Weights {groups}. Test and shifted data select nothing."]
 

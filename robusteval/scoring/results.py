@@ -7,6 +7,7 @@ from typing import Literal
 from robusteval.schema.plans import ProtocolUse
 from robusteval.schema.specs import Cell
 from robusteval.schema.types import Digest, Fraction01, Frozen, NonNegativeFloat, NonNegativeInt
+from robusteval.scoring.spread import Spread
 
 Side = Literal["id", "ood"]
 """Half of the table."""
@@ -51,7 +52,8 @@ class Difference(Frozen):
     n: NonNegativeInt
     """Number of examples; of the smaller sample if two are compared."""
     interval: str = "newcombe"
-    """How the interval was computed: square-and-add of Wilson intervals with the correlation of the two means."""
+    """How the interval was computed: `newcombe`, square-and-add of Wilson intervals with the correlation of the two
+    means; of a ratio `mover`, from the same limits; `linear-clustered`, from the variance of a weighted sum."""
 
 
 class Gaps(Frozen):
@@ -65,6 +67,10 @@ class Gaps(Frozen):
     """A_id - R_id on the attacked examples: right when clean, broken by the attack."""
     b_ood: Difference | None = None
     """A_ood - R_ood on the attacked examples."""
+    retention: Difference | None = None
+    """A_ood / A_id: what the shift leaves of clean accuracy."""
+    retention_adv: Difference | None = None
+    """R_ood / R_id: what the shift leaves of robust accuracy."""
     interaction: Difference | None = None
     """b_id - b_ood: how much less the attack costs under shift."""
 
@@ -93,6 +99,8 @@ class DomainScore(Frozen):
     """Clean accuracy."""
     robust: Estimate | None = None
     """Robust accuracy."""
+    ece: Fraction01 | None = None
+    """Calibration error with 15 bins on clean images, mean over seeds; older records have none."""
 
 
 class Worst(Frozen):
@@ -106,6 +114,8 @@ class Worst(Frozen):
     """Lower end of its interval."""
     high: Fraction01
     """Upper end of its interval."""
+    simultaneous_low: Fraction01 | None = None
+    """95 % bound from below whichever domain is worst: the least one-sided bound, each at 5 % / number of domains."""
 
 
 class Comparison(Frozen):
@@ -165,6 +175,19 @@ class SelectionAudit(Frozen):
     """Accuracy gained by choosing between the stored weights of each seed on the shifted data itself."""
 
 
+class CorruptionErrors(Frozen):
+    """Errors over the 15 common corruptions, severities averaged first; smaller is better."""
+
+    severities: tuple[int, ...]
+    """Severities behind them."""
+    raw: Difference
+    """Mean corruption error, unnormalised."""
+    alexnet: Difference | None = None
+    """mCE: each corruption's error divided by AlexNet's; ImageNet at all five severities only."""
+    relative: Difference | None = None
+    """Relative mCE: what each corruption adds to the clean error, divided by what it adds to AlexNet's."""
+
+
 class MethodScore(Frozen):
     """One row of the table."""
 
@@ -200,6 +223,10 @@ class MethodScore(Frozen):
     """One entry a domain and side."""
     worst: dict[Cell, Worst] = {}
     """Worst domain of each column."""
+    corruption: CorruptionErrors | None = None
+    """Errors over the common corruptions; absent unless all 15 were measured at the same severities."""
+    spread: dict[Cell, Spread] = {}
+    """Split and seed components of each column; needs two domains and two seeds."""
     train_passes_per_example: NonNegativeFloat | None = None
     """Forward plus backward passes of this training alone, per training example, mean over seeds."""
     start_passes_per_example: NonNegativeFloat | None = None

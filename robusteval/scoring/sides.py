@@ -14,7 +14,7 @@ import numpy as np
 
 from robusteval.schema.cells import AnyCell, EvalCell
 from robusteval.schema.errors import CorruptRecordError, UsageError, unknown_name
-from robusteval.schema.plans import StoredPlan
+from robusteval.schema.plans import StoredPlan, stands_for
 from robusteval.schema.records import ResultRecord
 from robusteval.schema.specs import CELLS
 from robusteval.scoring.outcomes import (
@@ -99,7 +99,8 @@ def compare_sides(base: Side, candidate: Side, rule: Rule, roles: tuple[str, ...
         base: what is compared with.
         candidate: what is compared.
         rule: what counts as a regression.
-        roles: only these cells (`r_id` means every threat); all that both sides have by default.
+        roles: only these cells (`r_id` means every threat), of which none may be absent; all that both sides have by
+            default.
 
     Raises:
         MismatchError: two cells that belong together answer different questions.
@@ -110,13 +111,13 @@ def compare_sides(base: Side, candidate: Side, rule: Rule, roles: tuple[str, ...
         _pair(row, role, (base, before), (candidate, now), rule)
         for row, left, right in _matching_rows(base, candidate)
         for role, before, now in _matching_roles(left, right)
-        if roles is None or role in roles or role.partition("@")[0] in roles
+        if roles is None or any(stands_for(name, role) for name in roles)
     ]
-    if not pairs:
+    absent = [name for name in roles or () if not any(stands_for(name, pair.column) for pair in pairs)]
+    if absent or not pairs:
         raise UsageError(
-            f"{base.name} and {candidate.name} have no finished cell in common"
-            f"{' among ' + ', '.join(roles) if roles else ''}; base has {_inventory(base)}; "
-            f"candidate has {_inventory(candidate)}"
+            f"{base.name} and {candidate.name} have no finished cell{' ' + ', '.join(absent) if absent else ''} in "
+            f"common; base has {_inventory(base)}; candidate has {_inventory(candidate)}"
         )
     return judge(base.name, candidate.name, pairs, rule)
 

@@ -8,6 +8,7 @@ missing or failed cell is shown with what there is, is not ranked, and nothing i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache, partial
 
@@ -15,7 +16,9 @@ from robusteval.schema.errors import UsageError, unknown_name
 from robusteval.schema.plans import RowSeed, StoredPlan, role_of
 from robusteval.schema.specs import CELLS, Cell
 from robusteval.scoring.compare import adjust, compare_outcomes
+from robusteval.scoring.corruptions import corruption_errors, shows_imagenet
 from robusteval.scoring.costs import read_costs
+from robusteval.scoring.domain_summaries import calibration_errors, spreads, worst_domains
 from robusteval.scoring.outcomes import (
     CONFIDENCE,
     Groups,
@@ -29,6 +32,7 @@ from robusteval.scoring.outcomes import (
 )
 from robusteval.scoring.results import (
     Comparison,
+    Difference,
     DomainScore,
     Estimate,
     Gaps,
@@ -37,13 +41,13 @@ from robusteval.scoring.results import (
     Side,
     SuiteTable,
     ThreatScore,
-    Worst,
 )
 from robusteval.scoring.selection import selection_audit
 from robusteval.scoring.spec_names import read_specs
 from robusteval.scoring.threats import distinct_names, union_score, unseen_scores
 from robusteval.stats.intervals import ClusteredEstimate
 from robusteval.stats.pareto import pareto_front
+from robusteval.stats.ratio import ratio
 
 COSTS = ("train_passes_per_example", "train_wall_s")
 """Columns besides the four accuracies that a front can be taken over; less is better."""
@@ -143,7 +147,7 @@ class _Reader:
         """Score one row without its comparisons and its place."""
         seeds = self.plan.row(label)
         found = {column: self.outcomes(label, column) for column in CELLS}
-        domains = self._domains(found)
+        domains = self._domains(label, found)
         return MethodScore(
             method=label,
             recipe=seeds[0].method,
@@ -159,7 +163,9 @@ class _Reader:
             gaps=self._gaps(label, found),
             audit=selection_audit(partial(self.role, label), found["a_ood"]),
             domains=domains,
-            worst=_worst(domains),
+            worst=worst_domains(domains),
+            spread=spreads(found),
+            corruption=corruption_errors(found["a_ood"], found["a_id"], imagenet=self._shows_imagenet(label)),
             **read_costs(seeds, self.records).model_dump(),
             flags=self._flags(seeds),
             missing=tuple(missing_cells(seeds, self.records)),
@@ -180,8 +186,16 @@ class _Reader:
             g_adv=as_difference(_shift_gap(found["r_id"], found["r_ood"])),
             b_id=as_difference(b_id),
             b_ood=as_difference(b_ood),
+            retention=_retention(found["a_ood"], found["a_id"]),
+            retention_adv=_retention(found["r_ood"], found["r_id"]),
             interaction=as_difference(gap(b_id, b_ood)),
         )
+
+    def _shows_imagenet(self, label: str) -> bool:
+        """Whether the shifted images of a row are corrupted images of ImageNet."""
+        keys = [row.cells.get("a_ood", "") for row in self.plan.row(label)]
+        data = next((self.records[key].cell.data.dataset for key in keys if key in self.records), None)
+        return data is not None and shows_imagenet(data)
 
     def _threat(self, label: str, index: int) -> ThreatScore:
         r_id, r_ood = self.outcomes(label, "r_id", index), self.outcomes(label, "r_ood", index)
@@ -192,11 +206,12 @@ class _Reader:
             b_ood=as_difference(self._boundary(label, "r_ood", index)),
         )
 
-    def _domains(self, found: dict[Cell, Outcomes | None]) -> tuple[DomainScore, ...]:
+    def _domains(self, label: str, found: dict[Cell, Outcomes | None]) -> tuple[DomainScore, ...]:
         scores = []
         sides: tuple[tuple[Side, Cell, Cell], ...] = (("id", "a_id", "r_id"), ("ood", "a_ood", "r_ood"))
         for side, clean, robust in sides:
             measured = [outcomes for outcomes in (found[clean], found[robust]) if outcomes is not None]
+            calibration = calibration_errors(self.plan.row(label), clean, self.records)
             for domain in dict.fromkeys(name for outcomes in measured for name in outcomes.domains):
                 scores.append(
                     DomainScore(
@@ -204,6 +219,7 @@ class _Reader:
                         side=side,
                         clean=_domain_estimate(found[clean], domain),
                         robust=_domain_estimate(found[robust], domain),
+                        ece=calibration.get(domain),
                     )
                 )
         return tuple(scores)
@@ -243,27 +259,23 @@ def _shift_gap(first: Outcomes | None, second: Outcomes | None) -> ClusteredEsti
     return gap(None if left is None else left.mean(), None if right is None else right.mean())
 
 
+def _retention(shifted: Outcomes | None, own: Outcomes | None) -> Difference | None:
+    """Shifted accuracy as a share of that in distribution, over the training seeds that both have."""
+    if shifted is None or own is None:
+        return None
+    above, below = shifted.of_seeds(own.seeds), own.of_seeds(shifted.seeds)
+    if above is None or below is None:
+        return None
+    first, second = above.mean(), below.mean()
+    found = ratio(first, second)
+    if found is None or not math.isfinite(found[2]):
+        return None
+    return Difference(value=found[0], low=found[1], high=found[2], n=min(first.n, second.n), interval="mover")
+
+
 def _domain_estimate(outcomes: Outcomes | None, domain: str) -> Estimate | None:
     part = None if outcomes is None else outcomes.of_domain(domain)
     return None if part is None else part.estimate()
-
-
-def _worst(domains: Sequence[DomainScore]) -> dict[Cell, Worst]:
-    worst: dict[Cell, Worst] = {}
-    columns: tuple[tuple[Cell, Side, str], ...] = (
-        ("a_id", "id", "clean"),
-        ("r_id", "id", "robust"),
-        ("a_ood", "ood", "clean"),
-        ("r_ood", "ood", "robust"),
-    )
-    for column, side, kind in columns:
-        for entry in domains:
-            estimate: Estimate | None = getattr(entry, kind)
-            if entry.side != side or estimate is None:
-                continue
-            if column not in worst or estimate.value < worst[column].value:
-                worst[column] = Worst(domain=entry.domain, value=estimate.value, low=estimate.low, high=estimate.high)
-    return worst
 
 
 def _compare(plan: StoredPlan, reader: _Reader) -> dict[str, dict[Cell, Comparison]]:

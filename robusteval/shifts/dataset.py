@@ -130,6 +130,11 @@ class ShiftedDataset(Dataset[ShiftedParams]):
         """See `Dataset.std`."""
         return self._of.std
 
+    def class_subset(self, domain: str) -> tuple[int, ...] | None:
+        """Labels of the clean domain; see `Dataset.class_subset`."""
+        clean, _ = self._parts(domain)
+        return self._of.class_subset(clean)
+
     def ids(self, domain: str, split: Split) -> tuple[str, ...]:
         """See `Dataset.ids`."""
         clean, _ = self._parts(domain)

@@ -66,20 +66,38 @@ def front_by_outcomes(
     Raises:
         ValueError: no panel, or panels with other numbers of models.
     """
+    draws = resampled(panels, resamples=resamples, seed=seed)
+    whole = [_means(panel, np.ones((1, len(panel.groups)), dtype=np.float32), _places([panel])) for panel in panels]
+    return _summary(draws, np.stack(whole, axis=-1)[0], reference)
+
+
+def resampled(panels: Sequence[Panel], *, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:
+    """(b, m, k) values of m models in k columns under draws of groups of examples, the same ones for all of them.
+
+    Args:
+        panels: one for each column, models in the same order.
+        resamples: number of draws b.
+        seed: seed of the draws.
+
+    Raises:
+        ValueError: no panel, or panels with other numbers of models.
+    """
     if not panels or len({len(panel.right) for panel in panels}) != 1:
         raise ValueError("panels must hold the same models")
-    names = sorted({name for panel in panels for name in panel.groups})
-    places = {name: index for index, name in enumerate(names)}
+    places = _places(panels)
     rng = np.random.default_rng(seed)
     points: list[NDArray[np.float64]] = []
-    step = max(1, _CHUNK // max(1, len(names)))
+    step = max(1, _CHUNK // max(1, len(places)))
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
-        draws = rng.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=count).astype(np.float32)
+        draws = rng.multinomial(len(places), np.full(len(places), 1.0 / len(places)), size=count).astype(np.float32)
         points.append(np.stack([_means(panel, draws, places) for panel in panels], axis=-1))
-    whole = np.ones((1, len(names)), dtype=np.float32)
-    sample = np.stack([_means(panel, whole, places) for panel in panels], axis=-1)[0]
-    return _summary(np.concatenate(points), sample, reference)
+    return np.concatenate(points)
+
+
+def _places(panels: Sequence[Panel]) -> dict[str, int]:
+    """Group to its column in a table of draws."""
+    return {name: index for index, name in enumerate(sorted({name for panel in panels for name in panel.groups}))}
 
 
 def front_by_intervals(

@@ -188,20 +188,42 @@ def difference(first: ClusteredEstimate, second: ClusteredEstimate) -> Clustered
     `r` comes from the influences of the groups that both share; it is the phi coefficient for two outcomes of the
     same single examples and 0 for disjoint groups. The result can be used in a difference again (interaction).
     """
-    squares_first = sum(part * part for part in first.influence.values())
-    squares_second = sum(part * part for part in second.influence.values())
-    shared = sum(part * second.influence.get(name, 0.0) for name, part in first.influence.items())
-    product = math.sqrt(squares_first * squares_second)
-    correlation = min(1.0, max(-1.0, shared / product)) if product > 0.0 else 0.0
+    together = correlation(first, second)
     value = first.value - second.value
-    below = _square_and_add(first.value - first.low, second.high - second.value, correlation)
-    above = _square_and_add(first.high - first.value, second.value - second.low, correlation)
+    below = _square_and_add(first.value - first.low, second.high - second.value, together)
+    above = _square_and_add(first.high - first.value, second.value - second.low, together)
     names = [*first.influence, *(name for name in second.influence if name not in first.influence)]
     influence = {name: first.influence.get(name, 0.0) - second.influence.get(name, 0.0) for name in names}
     n = min(first.n, second.n)
     return ClusteredEstimate(
         value, value - below, value + above, n, min(first.n_effective, second.n_effective), influence
     )
+
+
+def correlation(first: ClusteredEstimate, second: ClusteredEstimate) -> float:
+    """Correlation of two estimates, from the influences of the groups that both share; in [-1, 1]."""
+    squares_first = sum(part * part for part in first.influence.values())
+    squares_second = sum(part * part for part in second.influence.values())
+    shared = sum(part * second.influence.get(name, 0.0) for name, part in first.influence.items())
+    product = math.sqrt(squares_first * squares_second)
+    return min(1.0, max(-1.0, shared / product)) if product > 0.0 else 0.0
+
+
+def simultaneous_low(value: float, n: float, count: int, confidence: float = 0.95) -> float:
+    """One-sided lower limit of one of `count` proportions so that all limits hold together (Bonferroni).
+
+    Clopper and Pearson's limit at level `1 - (1 - confidence) / count`; the smallest of them bounds the worst.
+
+    Args:
+        value: the proportion in [0, 1].
+        n: examples behind it, a fraction where examples are not independent.
+        count: number of proportions.
+        confidence: coverage of all of them together.
+    """
+    successes = value * n
+    _check_count(successes, n)
+    _tail(confidence)
+    return 0.0 if successes <= 0.0 else float(betaincinv(successes, n - successes + 1.0, (1.0 - confidence) / count))
 
 
 def _square_and_add(first: float, second: float, correlation: float) -> float:

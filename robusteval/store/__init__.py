@@ -1,1 +1,1 @@
-"""Content-addressed records and artefacts on disk, and where results come from."""
+"""Content-addressed records and artefacts on disk or in a bucket, who is at work on them, and where results come from."""

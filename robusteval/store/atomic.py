@@ -7,47 +7,55 @@ import secrets
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write to a temporary file beside `path`, flush it to disk, and rename it over `path`.
+
+    Args:
+        path: the file; its folder is made if need be.
+        data: all of its content.
+        durable: whether it must outlive a power cut; what means nothing afterwards is not flushed.
 
     Raises:
         OSError: no space, no permission; the old file is intact and the temporary one removed.
     """
-    temporary = _write_beside(path, data)
+    temporary = _write_beside(path, data, durable=durable)
     try:
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
-def create_atomically(path: Path, data: bytes) -> bool:
+def create_atomically(path: Path, data: bytes, *, durable: bool = True) -> bool:
     """Like `write_atomically`, but only if `path` does not exist; of several writers exactly one succeeds.
 
     Returns:
         Whether this call created the file.
     """
-    temporary = _write_beside(path, data)
+    temporary = _write_beside(path, data, durable=durable)
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
     return True
 
 
-def _write_beside(path: Path, data: bytes) -> Path:
-    """Write `data`, flushed to disk, to a temporary file in the folder of `path`."""
+def _write_beside(path: Path, data: bytes, *, durable: bool) -> Path:
+    """Write `data`, flushed to disk if `durable`, to a temporary file in the folder of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -1,7 +1,7 @@
 """Where bytes live. A store addresses blobs by path only, so that an object store can stand behind it as well.
 
 A backend is never asked to rename across folders, other than to set damage aside, and nothing relies on the order of a
-listing.
+listing. `object_backend` has the one for buckets.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from robusteval.store.atomic import create_atomically, write_atomically
 class Backend(Protocol):
     """Blobs by relative path."""
 
+    def check(self) -> None:
+        """Raise `UnreachableError` if the place cannot be reached or read."""
+
     def read(self, path: str) -> bytes | None:
         """The blob at `path`, or None."""
 
-    def write(self, path: str, blob: bytes) -> None:
-        """Replace the blob at `path` in one step."""
+    def write(self, path: str, blob: bytes, *, durable: bool = True) -> None:
+        """Replace the blob at `path` in one step; what need not outlive a power cut may be written faster."""
 
-    def create(self, path: str, blob: bytes) -> bool:
+    def create(self, path: str, blob: bytes, *, durable: bool = True) -> bool:
         """Write only if nothing is at `path`; of several writers exactly one succeeds."""
 
     def exists(self, path: str) -> bool:
@@ -58,6 +61,9 @@ class LocalBackend:
             raise StoreError(f"{path!r} leaves the store; store paths are relative and have no '..'")
         return self.root.joinpath(*parts)
 
+    def check(self) -> None:
+        """A folder that is not there is an empty store."""
+
     def read(self, path: str) -> bytes | None:
         """The blob at `path`, or None."""
         try:
@@ -65,13 +71,13 @@ class LocalBackend:
         except FileNotFoundError:
             return None
 
-    def write(self, path: str, blob: bytes) -> None:
-        """Replace the blob at `path` in one step."""
-        write_atomically(self._file(path), blob)
+    def write(self, path: str, blob: bytes, *, durable: bool = True) -> None:
+        """Replace the blob at `path` in one step; what need not outlive a power cut may be written faster."""
+        write_atomically(self._file(path), blob, durable=durable)
 
-    def create(self, path: str, blob: bytes) -> bool:
+    def create(self, path: str, blob: bytes, *, durable: bool = True) -> bool:
         """Write only if nothing is at `path`; of several writers exactly one succeeds."""
-        return create_atomically(self._file(path), blob)
+        return create_atomically(self._file(path), blob, durable=durable)
 
     def exists(self, path: str) -> bool:
         """Whether anything is at `path`, readable or not."""

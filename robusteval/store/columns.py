@@ -1,4 +1,4 @@
-"""Reading safetensors blobs without torch: named arrays and text metadata, checked before anything is believed."""
+"""Safetensors blobs without torch: named arrays and text metadata, checked before anything is believed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ from robusteval.schema.errors import CorruptRecordError
 
 Columns = dict[str, NDArray[Any]]
 """Arrays by name."""
+
+
+def write_columns(arrays: Columns, metadata: dict[str, str]) -> bytes:
+    """A safetensors blob whose bytes depend on nothing but arrays and metadata, so that its digest means something.
+
+    The library writes several metadata in an order that changes from process to process.
+    """
+    blob: bytes = safetensors.numpy.save(arrays, metadata)
+    length = int.from_bytes(blob[:8], "little")
+    header = json.loads(blob[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + blob[8 + length :]
 
 
 def read_metadata(blob: bytes) -> dict[str, str]:

@@ -3,31 +3,35 @@
 records/<kk>/<key>.json             result of a cell (kk: first two characters of the key)
 failures/<kk>/<key>.json            the last failed attempt of a cell that has no result
 conflicts/<key>/<digest>.json       another result of the same question: nondeterminism, both are kept
-artefacts/<dd>/<digest>.safetensors checkpoints
+artefacts/<dd>/<digest>.safetensors checkpoints, adversarial images, details of evaluations
 ids/<digest>.json                   example ids and groups of a slice
 plans/<suite>@<version>.json        which cells fill which place of a suite's table
+shards/<kk>/<key>/<i>of<n>.share    what a share of a long cell found, until the cell has its result
+leases/<key>-<n>.json               who executes a cell now
 damaged/<digest>-<name>             what was in the way of a new result, to look at
+store.json                          the version of these formats
 scratch/<key>/ , locks/<key>.lock   work in progress, on this machine only
+
+A store in a bucket has its last line in a folder of the user's cache.
 """
 
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlparse
 
-from filelock import FileLock
-
-from robusteval.schema.digest import ids_digest, sha256_hex
-from robusteval.schema.errors import CorruptRecordError, NewerFormatError, StoreError, UsageError
+from robusteval.schema.errors import CorruptRecordError, NewerFormatError, StoreError
 from robusteval.schema.plans import StoredPlan
 from robusteval.schema.records import ResultRecord
-from robusteval.store.backend import Backend, LocalBackend
-from robusteval.store.envelope import decode_ids, decode_plan, decode_record, encode_ids, encode_record
+from robusteval.store.access import check_readable, check_writable
+from robusteval.store.artefacts import REPAIR, Artefacts, artefact_path
+from robusteval.store.backend import LocalBackend
+from robusteval.store.envelope import decode_plan, decode_record, encode_record
+from robusteval.store.leases import Leases
+from robusteval.store.location import Location, resolve
 from robusteval.store.scratch import Scratch
 
 CellState = Literal["done", "missing", "failed", "corrupt"]
@@ -46,37 +50,35 @@ class PutOutcome:
     flipped: int = 0
 
 
-class Store:
+class Store(Artefacts):
     """Records and artefacts behind one URI.
 
     Args:
-        backend: where blobs live.
-        local: folder of this machine for scratch space and locks.
-        uri: how the store was addressed.
+        location: where blobs live, and what of it is on this machine.
     """
 
-    def __init__(self, backend: Backend, local: Path, uri: str) -> None:
-        self.backend = backend
-        self.local = local
-        self.uri = uri
+    def __init__(self, location: Location) -> None:
+        super().__init__(location.backend, location.cache)
+        self.local = location.local
+        self.uri = location.uri
+        self.leases = Leases(location.backend, location.local)
 
     @classmethod
     def open(cls, uri: str | Path) -> Store:
-        """Open the store at a folder or a `file://` URI; an absent folder is an empty store.
+        """Open the store at a folder or a URI; an absent folder is an empty store.
 
         Raises:
-            UsageError: the URI has a scheme that is not supported, or names a file.
+            UsageError: the URI has a scheme that is not supported, or names a file; or a package is missing for it.
         """
-        text = str(uri)
-        scheme = urlparse(text).scheme
-        if scheme == "file":
-            text = unquote(urlparse(text).path)
-        elif len(scheme) > 1:
-            raise UsageError(f"store {text!r}: scheme {scheme!r} is not supported; give a folder or file:///folder")
-        root = Path(text).expanduser().absolute()
-        if root.exists() and not root.is_dir():
-            raise UsageError(f"store {root}: is a file; give a folder")
-        return cls(LocalBackend(root), root, root.as_uri())
+        return cls(resolve(uri))
+
+    def check(self) -> None:
+        """Raise an error as in `access.check_readable` if the store cannot be used."""
+        check_readable(self.backend)
+
+    def check_writable(self) -> None:
+        """Raise an error as in `access.check_writable` if results cannot be stored."""
+        check_writable(self.backend)
 
     # -- records ---------------------------------------------------------------------------------------------------
 
@@ -109,12 +111,15 @@ class Store:
             CorruptRecordError: the file is damaged or not what its name says.
             NewerFormatError: a newer robusteval wrote it.
         """
-        return self._read(_path("records", key), key)
+        path = _path("records", key)
+        record = self._read(path, key)
+        if record is None:
+            raise StoreError(f"{self.backend.locate(path)}: no such record")
+        return record
 
     def get_failure(self, key: str) -> ResultRecord | None:
         """The last failed attempt of a cell that has no result."""
-        path = _path("failures", key)
-        return self._read(path, key) if self.backend.exists(path) else None
+        return self._read(_path("failures", key), key)
 
     def latest(self, key: str) -> ResultRecord | None:
         """The result of a cell, or else its last failed attempt, or None.
@@ -122,7 +127,7 @@ class Store:
         Raises:
             StoreError: the file cannot be read.
         """
-        return self.get(key) if self.backend.exists(_path("records", key)) else self.get_failure(key)
+        return self._read(_path("records", key), key) or self.get_failure(key)
 
     def state(self, key: str) -> tuple[CellState, str]:
         """State of a cell and the reason for it, from what is on disk alone.
@@ -130,21 +135,26 @@ class Store:
         A result of a newer robusteval counts as failed: it is neither read nor damaged.
         """
         try:
-            if self.backend.exists(_path("records", key)):
-                record = self.get(key)
+            record = self._read(_path("records", key), key)
+            if record is not None:
                 if record.training is not None:
-                    self.get_artefact(record.training.weights)
+                    self.check_artefact(record.training.weights)
                 return "done", "stored"
             failure = self.get_failure(key)
         except NewerFormatError as error:
             return "failed", str(error)
         except (StoreError, OSError) as error:
             return "corrupt", str(error)
-        for reason in self.scratch(key).damaged().values():
-            return "corrupt", reason
+        damage = self.damaged_scratch(key)
+        if damage is not None:
+            return "corrupt", damage
         if failure is not None and failure.failure is not None:
             return "failed", f"{failure.failure.type}: {failure.failure.message}"
         return "missing", "not run yet"
+
+    def damaged_scratch(self, key: str) -> str | None:
+        """What is wrong with what an attempt left on this machine, if anything is."""
+        return next(iter(self.scratch(key).damaged().values()), None)
 
     def refuse_newer(self, key: str) -> None:
         """Raise if a newer robusteval wrote the result of a cell, so that nobody computes it for nothing.
@@ -152,9 +162,8 @@ class Store:
         Raises:
             NewerFormatError: it did.
         """
-        if self.backend.exists(_path("records", key)):
-            with contextlib.suppress(CorruptRecordError):
-                self.get(key)
+        with contextlib.suppress(CorruptRecordError):
+            self._read(_path("records", key), key)
 
     def records(self, damaged: list[str] | None = None) -> Iterator[ResultRecord]:
         """Every stored result, in any order.
@@ -173,7 +182,7 @@ class Store:
                 except StoreError as error:
                     _tell(error, damaged)
                 else:
-                    yield record
+                    yield from [] if record is None else [record]
 
     def conflicts(self, key: str) -> list[str]:
         """Digests of further results of the same cell."""
@@ -193,99 +202,23 @@ class Store:
             except StoreError:
                 paths.append(path)
             else:
-                paths += [path, _artefact_path(record.training.weights)] if record.training is not None else []
-        paths += [path.relative_to(self.local).as_posix() for path in self.scratch(key).damaged()]
+                if record is not None and record.training is not None:
+                    paths += [path, artefact_path(record.training.weights)]
         for path in paths:
             if self.backend.exists(path):
-                self._displace(path)
+                self.displace(path)
+        here = Artefacts(LocalBackend(self.local))
+        for file in self.scratch(key).damaged():
+            here.displace(file.relative_to(self.local).as_posix())
 
-    def _displace(self, path: str) -> None:
-        try:
-            mark = sha256_hex(self._blob(path) or b"")[:12]
-        except CorruptRecordError:  # a folder, or not readable
-            mark = secrets.token_hex(6)
-        self.backend.displace(path, f"damaged/{mark}-{Path(path).name}")
-
-    def _blob(self, path: str) -> bytes | None:
-        """The blob at `path`, or None; what is there and cannot be read counts as damaged."""
-        try:
-            return self.backend.read(path)
-        except OSError as error:
-            where = self.backend.locate(path)
-            raise CorruptRecordError(f"{where}: cannot be read ({error.strerror or error}); {_REPAIR}") from None
-
-    def _read(self, path: str, key: str) -> ResultRecord:
+    def _read(self, path: str, key: str) -> ResultRecord | None:
         blob, where = self._blob(path), self.backend.locate(path)
         if blob is None:
-            raise StoreError(f"{where}: no such record")
-        record = decode_record(blob, where, _REPAIR)
+            return None
+        record = decode_record(blob, where, REPAIR)
         if record.cell_key != key:
-            raise CorruptRecordError(f"{where}: holds another cell, {record.cell_key[:12]}; {_REPAIR}")
+            raise CorruptRecordError(f"{where}: holds another cell, {record.cell_key[:12]}; {REPAIR}")
         return record
-
-    # -- artefacts -------------------------------------------------------------------------------------------------
-
-    def put_artefact(self, blob: bytes) -> str:
-        """Store a checkpoint; returns its SHA-256.
-
-        A damaged file in its place is set aside: the right bytes are at hand, so nothing is lost.
-        """
-        digest = sha256_hex(blob)
-        path = _artefact_path(digest)
-        if self.backend.exists(path):
-            try:
-                self.get_artefact(digest)
-                return digest
-            except CorruptRecordError:
-                self._displace(path)
-        self.backend.create(path, blob)
-        return digest
-
-    def get_artefact(self, digest: str) -> bytes:
-        """Read a checkpoint back.
-
-        Raises:
-            StoreError: there is none.
-            CorruptRecordError: its content does not have this digest.
-        """
-        path = _artefact_path(digest)
-        blob = self._blob(path)
-        if blob is None:
-            raise StoreError(f"{self.backend.locate(path)}: the checkpoint is missing; {_REPAIR}")
-        if sha256_hex(blob) != digest:
-            raise CorruptRecordError(f"{self.backend.locate(path)}: the checkpoint is damaged; {_REPAIR}")
-        return blob
-
-    def put_ids(self, ids: tuple[str, ...], groups: tuple[str, ...]) -> None:
-        """Store the ordered example ids of a slice and what each was made from; a damaged list is set aside."""
-        digest = ids_digest(ids)
-        path = f"ids/{digest}.json"
-        if self.backend.exists(path):
-            try:
-                self.groups(digest)
-                return
-            except CorruptRecordError:
-                self._displace(path)
-        self.backend.create(path, encode_ids(ids, groups))
-
-    def groups(self, digest: str) -> list[str] | None:
-        """Group names of a slice in its order; None if every example stands alone.
-
-        Raises:
-            StoreError: the id list is missing.
-            CorruptRecordError: it is damaged.
-        """
-        return self.ids(digest)[1]
-
-    def ids(self, digest: str) -> tuple[list[str], list[str] | None]:
-        """Example ids of a slice in its order, and their groups as in `groups`.
-
-        Raises:
-            StoreError: the id list is missing.
-            CorruptRecordError: it is damaged.
-        """
-        path = f"ids/{digest}.json"
-        return decode_ids(self._blob(path), digest, self.backend.locate(path))
 
     # -- plans -----------------------------------------------------------------------------------------------------
 
@@ -329,22 +262,9 @@ class Store:
         """Scratch space of a cell."""
         return Scratch(self.local / "scratch" / key)
 
-    def lock(self, key: str) -> FileLock:
-        """Lock that whoever executes a cell holds; released by the system if the process dies."""
-        folder = self.local / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{key}.lock")
-
-
-_REPAIR = "look at it, then run again with --resume failed to set it aside and compute it anew"
-
 
 def _path(folder: str, key: str) -> str:
     return f"{folder}/{key[:2]}/{key}.json"
-
-
-def _artefact_path(digest: str) -> str:
-    return f"artefacts/{digest[:2]}/{digest}.safetensors"
 
 
 def _tell(error: StoreError, damaged: list[str] | None) -> None:

@@ -8,30 +8,54 @@
 Save a run with `pytest --benchmark-only --benchmark-autosave` and let later ones fail when they are much slower:
 `--benchmark-compare --benchmark-compare-fail=min:20%`. Each benchmark waits for the device, and leaves
 `images_per_second` of its fastest round, `batch`, `shape` and `device` in `extra_info`. Inputs are random pixels, fixed
-by a seed.
+by a seed, or images of your own in the place of their shape.
+
+For measurements of another kind, such as the ratio of two, `forwarding` and `corrupting` give the work to be timed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from robusteval.api.images import corrupt
+from robusteval.api.images import as_pixels, prepared_shift
 from robusteval.api.models import AnyModel, Preprocessing, as_classifier
 from robusteval.attacks.base import build_attack
 from robusteval.execution.device import resolve_device
 from robusteval.models.classifier import Classifier
 from robusteval.schema.threats import read_threat
-from robusteval.schema.types import Component
+from robusteval.schema.types import Component, JsonValue
 
 ROUNDS = 5
 STEPS = 10
 """Steps of the attack that `apgd_step` divides by."""
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, int, int] | Tensor
+"""(C, H, W) of random pixels, or (B, C, H, W) images: float in [0, 1] or uint8."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One batch of work, done when it is called.
+
+    Attributes:
+        run: does it.
+        images: (B, C, H, W), on their device.
+    """
+
+    run: Callable[[], object]
+    images: Tensor
+
+    def __call__(self) -> None:
+        """Do the work, and wait for the device."""
+        self.run()
+        if self.images.device.type == "cuda":
+            torch.cuda.synchronize(self.images.device)
 
 
 def forward(
@@ -50,13 +74,22 @@ def forward(
     Args:
         benchmark: the fixture of pytest-benchmark.
         model: as in `robusteval.evaluate`.
-        shape: (C, H, W) of an image.
-        batch: images in a batch.
+        shape: (C, H, W) of random pixels, or (B, C, H, W) images.
+        batch: number of random images.
         classes: number of classes.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         rounds: how often it is measured, after one run that is not.
         **declared: `mean`, `std` and `value_range`, as in `robusteval.evaluate`.
     """
+    with forwarding(model, shape, batch=batch, classes=classes, device=device, **declared) as work:
+        _measure(benchmark, work, rounds)
+
+
+@contextmanager
+def forwarding(
+    model: AnyModel, shape: Shape, *, batch: int = 128, classes: int = 10, device: str = "auto", **declared: Any
+) -> Iterator[Work]:
+    """The work of `forward`, to be timed in another way; arguments as there."""
     found, images, _ = _prepared(model, shape, batch, classes, device, declared)
 
     def run() -> None:
@@ -64,7 +97,7 @@ def forward(
             found(images)
 
     with found.frozen():
-        _measure(benchmark, run, images, rounds)
+        yield Work(run, images)
 
 
 def forward_backward(
@@ -87,7 +120,7 @@ def forward_backward(
         torch.autograd.grad(loss, asked)
 
     with found.frozen():
-        _measure(benchmark, run, images, rounds)
+        _measure(benchmark, Work(run, images), rounds)
 
 
 def apgd_step(
@@ -109,8 +142,8 @@ def apgd_step(
     Args:
         benchmark: the fixture of pytest-benchmark.
         model: as in `robusteval.evaluate`.
-        shape: (C, H, W) of an image.
-        batch: images in a batch.
+        shape: (C, H, W) of random pixels, or (B, C, H, W) images.
+        batch: number of random images.
         classes: number of classes.
         threat: a ball, such as `linf-8/255`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
@@ -118,11 +151,11 @@ def apgd_step(
     """
     found, images, _ = _prepared(model, shape, batch, classes, device, declared)
     attack = build_attack(Component(name="apgd-ce", params={"steps": STEPS, "restarts": 1}), read_threat(threat))
-    keys = torch.arange(batch, device=images.device)
+    keys = torch.arange(len(images), device=images.device)
     with found.frozen():
         with torch.no_grad():
             labels = found(images).argmax(dim=1)
-        _measure(benchmark, lambda: attack(found, images, labels, keys=keys, seed=0), images, ROUNDS)
+        _measure(benchmark, Work(lambda: attack(found, images, labels, keys=keys, seed=0), images), ROUNDS)
     if benchmark.stats is not None:
         benchmark.extra_info["seconds_per_step"] = benchmark.stats.stats.min / STEPS
 
@@ -142,14 +175,25 @@ def corruption_batch(
     Args:
         benchmark: the fixture of pytest-benchmark.
         name: registered shift (`robusteval ls shifts`).
-        shape: (3, H, W) of an image.
+        shape: (3, H, W) of random pixels, or (B, 3, H, W) images.
         severity: from 1 to 5.
-        batch: images in a batch.
+        batch: number of random images.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         rounds: how often it is measured, after one run that is not.
     """
-    images = (_pixels(shape, batch, resolve_device(device)) * 255).round().byte()
-    _measure(benchmark, lambda: corrupt(images, name, severity), images, rounds)
+    _measure(benchmark, corrupting(name, shape, severity=severity, batch=batch, device=device), rounds)
+
+
+def corrupting(
+    name: str, shape: Shape, *, severity: int = 3, batch: int = 128, device: str = "auto", **params: JsonValue
+) -> Work:
+    """The work of `corruption_batch`, to be timed in another way; arguments as there, `params` as in `corrupt`."""
+    place = resolve_device(device)
+    if isinstance(shape, Tensor) and shape.dtype == torch.uint8:
+        levels = shape.to(place)
+    else:
+        levels = (_pixels(shape, batch, place) * 255).round().byte()
+    return Work(prepared_shift(levels, name, severity, **params), levels)
 
 
 def _prepared(
@@ -157,21 +201,21 @@ def _prepared(
 ) -> tuple[Classifier, Tensor, Tensor]:
     """The model on its device, one batch of pixels, and labels."""
     place = resolve_device(device)
-    found = as_classifier(model, classes=classes, input_shape=shape, preprocessing=Preprocessing(**declared)).to(place)
-    return found, _pixels(shape, batch, place), torch.arange(batch, device=place) % classes
+    images = _pixels(shape, batch, place)
+    size = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    found = as_classifier(model, classes=classes, input_shape=size, preprocessing=Preprocessing(**declared)).to(place)
+    return found, images, torch.arange(len(images), device=place) % classes
 
 
 def _pixels(shape: Shape, batch: int, place: str) -> Tensor:
+    if isinstance(shape, Tensor):
+        return as_pixels(shape).to(place)
     return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(place)
 
 
-def _measure(benchmark: Any, run: Callable[[], object], images: Tensor, rounds: int) -> None:
-    def whole() -> None:
-        run()
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
-
-    benchmark.pedantic(whole, rounds=rounds, iterations=1, warmup_rounds=1)
+def _measure(benchmark: Any, work: Work, rounds: int) -> None:
+    images = work.images
+    benchmark.pedantic(work, rounds=rounds, iterations=1, warmup_rounds=1)
     benchmark.extra_info.update(batch=len(images), shape=tuple(images.shape[1:]), device=str(images.device))
     if benchmark.stats is not None:
         benchmark.extra_info["images_per_second"] = len(images) / benchmark.stats.stats.min

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MARKER = "robusteval"
 PROPERTY = "robusteval_comparison"
 """Name of the property of a test report that holds what a check found, as JSON."""
+OPEN = "robusteval_inconclusive"
+"""Name of the property of a test report whose check could not have seen a regression."""
 USED = "robusteval_baseline"
 """Name of the property of a test report that names the baseline a check asked for."""
 Found = TypeVar("Found", "ModelComparison", "FastResult")
@@ -64,10 +66,20 @@ def pytest_configure(config: pytest.Config) -> None:
     limit = config.getoption("--robusteval-limit")
     if limit is not None and limit < 1:
         raise pytest.UsageError(f"--robusteval-limit {limit}: measure at least 1 example a domain")
+    report = config.getoption("--robusteval-report")
+    if report and Path(report).is_dir():
+        raise pytest.UsageError(f"--robusteval-report {report}: is a folder; give a file, such as {report}/report.json")
     if config.getoption("--robusteval-only-stored") and not _store_folder(config):
         raise pytest.UsageError("--robusteval-only-stored needs results to look at: --robusteval-store DIR")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Reporter(config), "robusteval-reporter")
+
+
+def pytest_report_teststatus(report: pytest.CollectReport | pytest.TestReport) -> tuple[Any, ...] | None:
+    """Count a test whose check decided nothing as neither passed nor failed, so that it never looks green."""
+    if report.when == "call" and report.passed and any(name == OPEN for name, _ in report.user_properties):
+        return "inconclusive", "?", ("INCONCLUSIVE", {"yellow": True})
+    return None
 
 
 def _store_folder(config: pytest.Config) -> str | None:
@@ -135,7 +147,7 @@ def robusteval_fast_check(
             found = run_fast_check(check, model, cell=cell, passes=passes)
             return found, found.comparison
 
-        return _failing(node, run)
+        return _failing(node, run, asserting=True)
 
     return call
 
@@ -162,19 +174,25 @@ def _caller(
             found = run_check(check, model, options, asserting=asserting)
             return found, found
 
-        return _failing(node, run)
+        return _failing(node, run, asserting=asserting and options.update is None)
 
     return call
 
 
 def _written(node: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a check, those of the marker under them."""
+    from robusteval.schema.errors import UsageError
+
     marker = node.get_closest_marker(MARKER)
+    if marker is not None and marker.args:
+        raise UsageError(
+            f"marker {MARKER}{marker.args}: write names, such as {MARKER}(suite='digits', baseline='main')"
+        )
     default = {"baseline": getattr(node, "originalname", None) or node.name}
     return {**default, **(marker.kwargs if marker else {}), **arguments}
 
 
-def _failing(node: Any, run: Callable[[], tuple[Found, ModelComparison]]) -> Found:
+def _failing(node: Any, run: Callable[[], tuple[Found, ModelComparison]], *, asserting: bool) -> Found:
     """Run a check, note what it found, and fail the test with one message and no traceback of the plug-in."""
     from robusteval.schema.errors import RobustevalError
     from robusteval.testing.checks import RejectedError
@@ -191,7 +209,10 @@ def _failing(node: Any, run: Callable[[], tuple[Found, ModelComparison]]) -> Fou
             raise  # the model was being measured, so its own frames matter
         comparison, problem = None, str(error)
     if comparison is not None:
-        _note(node, comparison, comparison.verdict if problem else found.verdict)
+        verdict = comparison.verdict if problem else found.verdict
+        _note(node, comparison, verdict)
+        if asserting and verdict == "inconclusive":
+            node.user_properties.append((OPEN, comparison.base))
     if problem or comparison is None:
         pytest.fail(problem, pytrace=False)
     return found

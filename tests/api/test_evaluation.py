@@ -143,6 +143,56 @@ def test_what_the_model_raises_comes_with_its_traceback_and_the_examples(network
     assert "upright" in note.partition("on the examples ")[2] or "/" in note
 
 
+@pytest.mark.parametrize(("cell", "evaluator"), [("a_id", "clean"), ("r_id", "adversarial")])
+def test_what_the_model_raises_while_it_is_measured_comes_as_it_raised_it(network, gate, cell, evaluator):
+    class Few(Failing):
+        def forward(self, images):
+            if len(images) > 16:
+                raise ZeroDivisionError("too many images")
+            return self.network(images)
+
+    with pytest.raises(ZeroDivisionError, match="too many images") as error:
+        robusteval.evaluate(Few(network), gate, cells=[cell], check_input=False)
+    assert f"{evaluator} on upright, on images made from the examples upright/" in error.value.__notes__[0]
+    assert any(frame.name == "forward" for frame in error.traceback)
+
+
+class Spoilt(nn.Module):
+    """A network with something done to its answers."""
+
+    def __init__(self, network, spoil):
+        super().__init__()
+        self.network, self.spoil, self.calls = network, spoil, 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.spoil(self.network(images), self.calls)
+
+
+@pytest.mark.parametrize("cell", ["a_id", "r_id"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda logits, calls: logits.long(), r"returned torch\.int64; return logits as floating point"),
+        (lambda logits, calls: logits * (1 + calls % 2), r"asked again about example upright/\d+.* it remembers"),
+        (lambda logits, calls: logits.roll(calls, dims=1), r"asked again about example upright/\d+.* it remembers"),
+    ],
+)
+def test_a_model_whose_answers_are_no_logits_of_the_image_is_refused(network, gate, cell, spoil, words):
+    with pytest.raises(CellError, match=words) as error:
+        robusteval.evaluate(Spoilt(network, spoil), gate, cells=[cell], check_input=False)
+    assert "on upright" in error.value.__notes__[0]
+
+
+def test_infinite_logits_are_flagged_and_cannot_be_attacked(network, gate):
+    model = Spoilt(network, lambda logits, calls: logits.masked_fill(logits > 4, float("inf")))
+    found = robusteval.evaluate(model, gate, cells=["a_id"], check_input=False)
+    (record,) = found.records.values()
+    assert [flag.code for flag in record.evaluation.flags] == ["nan-logits"]
+    with pytest.raises(CellError, match=r"answered with infinite logits on example upright/\d+"):
+        robusteval.evaluate(model, gate, cells=["r_id"], check_input=False)
+
+
 def test_a_model_with_other_classes_is_refused(gate):
     with pytest.raises(CellError, match="check its number of classes"):
         robusteval.evaluate(nn.Sequential(nn.Flatten(), nn.Linear(768, 7)), gate)
@@ -153,12 +203,17 @@ def test_a_model_with_other_classes_is_refused(gate):
     [
         (3, {}, "int is no model"),
         ("gone.safetensors", {}, "gone.safetensors: cannot be read"),
+        (nn.Linear(3, 2, device="meta"), {}, "no weights, its weight is on the meta device; load weights first"),
+        (nn.LazyLinear(10), {}, "weight has no shape yet; show it one batch"),
         (nn.Identity(), {"mean": [0.1, 0.2]}, "mean has 2 numbers, the images have 3 channels"),
         (nn.Identity(), {"std": [0.0] * 3}, "every number must be positive"),
         (nn.Identity(), {"value_range": (1, 0)}, "the second number must be larger"),
-        (nn.Identity(), {"n": 0}, "measure at least 1 example"),
+        (nn.Flatten, {}, "Flatten is a class; give a network of it, such as Flatten()"),
+        (nn.Identity(), {"n": 0}, "measure a whole number of examples a domain"),
+        (nn.Identity(), {"n": 2.5}, "n = 2.5: measure a whole number"),
         (nn.Identity(), {"limit": 3}, "unexpected keyword argument 'limit'"),
         (nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), {"cells": ["r_od"]}, "has no cell r_od; it has a_id"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), {"cells": ["a_id", "r_od"]}, "has no cell r_od; it has"),
     ],
 )
 def test_what_makes_no_sense_is_said(model, options, words, gate):

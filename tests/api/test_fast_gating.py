@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import robusteval
-from robusteval.schema.errors import UsageError
+from robusteval.schema.errors import CellError, UsageError
 from robusteval.scoring.baseline_cell import BaselineError
 from robusteval.scoring.baseline_evidence import EVIDENCE, read_evidence, write_evidence
 from robusteval.scoring.baselines import load_baseline, write_baseline
@@ -114,6 +114,39 @@ def test_without_stored_images_the_short_attack_starts_at_once(suite, network, a
     write_baseline(folder, load_baseline(accepted).cells, None)
     found = robusteval.fast_gate(network, folder, suite, sensitivity=0.1)
     assert [part.what for part in found.findings.parts][:2] == ["clean", "apgd-ce"]
+
+
+class Blind(Forgetful):
+    """Gives no gradient."""
+
+    @torch.no_grad()
+    def forward(self, images):
+        return self.network(images)
+
+
+class Counting(Forgetful):
+    """Answers otherwise every other time."""
+
+    calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.network(images) * (1 + self.calls % 2)
+
+
+Blind.__qualname__ = Counting.__qualname__ = "Sequential"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Blind, "no gradient leads from the logits of example upright/"),
+        (Counting, "asked again about example upright/"),
+    ],
+)
+def test_a_model_that_cannot_be_judged_is_refused_with_the_examples(accepted, suite, network, kind, words):
+    with pytest.raises(CellError, match=words):
+        robusteval.fast_gate(kind(network, 1), accepted, suite)
 
 
 def test_changed_evidence_is_named(suite, network, accepted, tmp_path):

@@ -67,6 +67,18 @@ def test_a_corruption_gives_back_the_kind_that_it_got():
     assert torch.equal(robusteval.corrupt(as_bytes, "gaussian_noise"), robusteval.corrupt(as_bytes, "gaussian_noise"))
 
 
+def test_reversed_channels_are_taken_as_they_are_seen():
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    expected = robusteval.corrupt(images[:, ::-1].copy(), "brightness")
+    assert torch.equal(robusteval.corrupt(images[:, ::-1], "brightness"), expected)
+
+
+@pytest.mark.parametrize("images", ["cat.png", [[1.0, 2.0], [3.0]], np.array([None])])
+def test_what_is_no_array_of_numbers_is_refused(images):
+    with pytest.raises(UsageError, match=r"images are a (str|list|ndarray) that is no array of numbers"):
+        robusteval.corrupt(images, "brightness")
+
+
 def test_unknown_corruptions_and_severities_are_refused():
     images = np.zeros((1, 3, 32, 32), dtype=np.uint8)
     with pytest.raises(UsageError, match="unknown shift 'brigthness'; did you mean 'brightness'"):
@@ -100,6 +112,10 @@ def _dazzled(images, logits):
             lambda images, logits: logits.masked_fill(images.mean((1, 2, 3))[:, None] > 0.5, float("nan")),
             "NaN on example 2;",
         ),
+        (
+            lambda images, logits: logits.masked_fill(images.mean((1, 2, 3))[:, None] > 0.5, float("-inf")),
+            "infinite logits on example 2;",
+        ),
         (_dazzled, "RuntimeError on example 0, 1, 2, 3: too bright"),
         (lambda images, logits: logits[:, :1], "two classes or more"),
         (lambda images, logits: logits.round().long(), "floating point"),
@@ -112,6 +128,25 @@ def test_a_model_whose_answers_mean_nothing_is_refused_with_the_images_named(fau
     images[2] = 0.9
     with pytest.raises(RobustevalError, match=words):
         robusteval.attack(Faulty(fault), images, [0, 1, 2, 3], "linf-0.1", using="fgsm", device="cpu")
+
+
+def test_a_model_that_remembers_is_not_attacked():
+    calls: list[int] = []
+
+    def remembering(images, logits):
+        calls.append(len(images))
+        return logits + len(calls) % 2
+
+    with pytest.raises(CellError, match=r"when asked again about example 0, 1, .*it remembers what it has seen"):
+        robusteval.attack(Faulty(remembering), torch.rand(4, 3, 16, 16), [0, 1, 2, 3], using="fgsm", device="cpu")
+
+
+def test_a_model_without_gradients_is_refused_where_the_attack_needs_them():
+    images, model = torch.rand(2, 3, 16, 16), Faulty(lambda images, logits: logits.detach())
+    with pytest.raises(CellError, match="no gradient leads from the logits of example 0"):
+        robusteval.attack(model, images, [0, 1], using="fgsm", device="cpu")
+    blind = Component(name="square", params={"queries": 3})
+    assert len(robusteval.attack(model, images, [0, 1], using=blind, device="cpu").broken) == 2
 
 
 def test_a_model_for_other_channels_is_refused_by_the_words_of_torch_and_the_images():

@@ -9,7 +9,7 @@ import robusteval
 from robusteval.api.reference import reference
 
 DOCS = Path(__file__).parents[2] / "robusteval" / "docs"
-EXEMPLIFIED = {"attack", "corrupt", "evaluate", "gate"}
+EXEMPLIFIED = {"attack", "compare", "corrupt", "evaluate", "gate"}
 """Functions whose example needs nothing but the package."""
 
 

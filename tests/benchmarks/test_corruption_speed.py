@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robusteval.models.build import build_classifier
+from robusteval.models.build import build_network
 from robusteval.schema.types import Component
-from robusteval.shifts.base import build_shift
 from robusteval.shifts.tables import COMMON, VALIDATION
+from robusteval.testing import benchmarks
 
 pytestmark = [pytest.mark.shared, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -50,15 +49,18 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
+def corrupting(name: str, images: Tensor) -> benchmarks.Work:
+    return benchmarks.corrupting(name, images, severity=SEVERITY, preset="imagenet-c", device="cpu")
+
+
 def milliseconds(name: str, images: Tensor, corrupt: Callable[..., Any]) -> tuple[float, float]:
     """Median time an image: ours and the reference's."""
     torch.set_num_threads(1)
-    shift = build_shift(Component(name=name, params={"preset": "imagenet-c", "severity": SEVERITY}))
-    keys = torch.arange(len(images))
+    work = corrupting(name, images)
     large = images.shape[2] > 32
     some = images[: 1 if name == "glass_blur" and large else len(images) // (2 if large else 1)]
     arrays = some.permute(0, 2, 3, 1).contiguous().numpy()
-    shift(images[:1], keys=keys[:1], seed=0)
+    corrupting(name, images[:1])()
 
     def reference() -> None:
         for array in arrays:
@@ -66,7 +68,7 @@ def milliseconds(name: str, images: Tensor, corrupt: Callable[..., Any]) -> tupl
 
     ours, theirs = [], []
     for _ in range(ROUNDS):
-        ours.append(seconds(partial(shift, images, keys=keys, seed=0)) / len(images))
+        ours.append(seconds(work) / len(images))
         theirs.append(seconds(reference) / len(arrays))
     return 1e3 * float(np.median(ours)), 1e3 * float(np.median(theirs))
 
@@ -99,28 +101,16 @@ def test_corruption_speed_of_all_fifteen(
 def test_corruption_costs_less_than_a_resnet18(benchmark: Any, pictures: Tensor) -> None:
     """`speedup` is the time of a forward pass over the time of the dearest of the 15."""
     torch.set_num_threads(1)
-    network = build_classifier(
-        Component(name="timm/resnet18"),
-        classes=10,
-        input_shape=tuple(pictures.shape[1:]),
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-        seed=0,
-    ).eval()
-    pixels = pictures.to(torch.float32).div_(255.0)
-    keys = torch.arange(len(pictures))
+    network = build_network(Component(name="timm/resnet18"), 10, tuple(pictures.shape[1:]), seed=0)
+
+    def median(work: benchmarks.Work) -> float:
+        work()
+        return float(np.median([seconds(work) for _ in range(ROUNDS)])) / len(pictures)
 
     def times() -> tuple[float, float]:
-        with torch.no_grad():
-            network(pixels[:1])
-            forward = np.median([seconds(partial(network, pixels)) for _ in range(ROUNDS)])
-        dearest = 0.0
-        for name in COMMON:
-            shift = build_shift(Component(name=name, params={"preset": "imagenet-c", "severity": SEVERITY}))
-            run = partial(shift, pictures, keys=keys, seed=0)
-            run()
-            dearest = max(dearest, float(np.median([seconds(run) for _ in range(ROUNDS)])))
-        return 1e3 * dearest / len(pictures), 1e3 * float(forward) / len(pictures)
+        with benchmarks.forwarding(network, pictures, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu") as work:
+            forward = median(work)
+        return 1e3 * max(median(corrupting(name, pictures)) for name in COMMON), 1e3 * forward
 
     ours, forward = benchmark.pedantic(times, rounds=1, iterations=1)
     report(benchmark, "resnet18", pictures, ours, forward)

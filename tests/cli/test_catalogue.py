@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from robusteval.cli.options import Listing
-from robusteval.planning.names import packaged_suites
-from robusteval.planning.targets import KINDS, registry
+from robusteval.planning.targets import KINDS
 
 Command = Callable[..., tuple[int, str, str]]
-NAMES = sorted({name for kind in KINDS for name in registry(kind).names()} | set(packaged_suites()))
 
 
 @pytest.mark.parametrize("what", list(Listing))
@@ -24,7 +22,9 @@ def test_everything_can_be_listed(command: Command, finished: Path, what: Listin
 
 
 def test_every_kind_of_registered_thing_can_be_listed() -> None:
-    assert {f"{kind}s" for kind in KINDS} | {"suites", "results", "protocols"} == {what.value for what in Listing}
+    assert {f"{kind}s" for kind in KINDS} | {"suites", "results", "protocols", "executors"} == {
+        what.value for what in Listing
+    }
 
 
 def test_a_pattern_keeps_what_fits(command: Command, finished: Path) -> None:
@@ -40,35 +40,6 @@ def test_a_pattern_keeps_what_fits(command: Command, finished: Path) -> None:
     ]
     assert len(titles) == 5
     assert all("longer seed 0" in title for title in titles)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_name_can_be_described(command: Command, name: str) -> None:
-    code, out, err = command("describe", name)
-    assert (code, err) == (0, "")
-    assert name in out.splitlines()[0]
-    for entry in json.loads(command("describe", name, "--json")[1]):
-        assert entry["text"]
-        for parameter in entry.get("parameters", []):
-            assert parameter["text"], f"{entry['kind']} {name}: {parameter['name']} is not explained"
-
-
-def test_a_description_gives_defaults_as_a_suite_would_write_them(command: Command) -> None:
-    (found,) = json.loads(command("describe", "pgd-at", "--json")[1])
-    parameters = {one["name"]: one for one in found["parameters"]}
-    assert parameters["epsilon"]["default"] == "8/255"
-    assert parameters["optimizer"]["type"] == "sgd | adam"
-    assert found["start"] == "optional"
-
-
-def test_a_name_of_two_kinds_is_described_twice(command: Command) -> None:
-    assert [entry["kind"] for entry in json.loads(command("describe", "digits", "--json")[1])] == ["suite", "dataset"]
-
-
-def test_a_member_of_a_family_is_described(command: Command) -> None:
-    code, out, _ = command("describe", "torchattacks/FGSM")
-    assert code == 0
-    assert out.splitlines()[0] == "attack torchattacks/FGSM"
 
 
 @pytest.mark.parametrize(("kind", "name"), [("attacks", "torchattacks/APGD"), ("architectures", "timm/resnet18")])

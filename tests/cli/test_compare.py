@@ -69,7 +69,7 @@ def test_different_questions_are_refused_with_the_fields(command, finished):
         (("micro:erm", "nothing.json"), "nothing.json: cannot be read"),
         (("micro:erm", "model.safetensors"), "choose one with --suite"),
         (("micro:erm", "micro:longer", "--margin", "200"), "comparison: parameter 'margin' is 2.0"),
-        (("micro:erm", "micro:longer", "--cells", "r_ood@7"), "have no finished cell in common among r_ood@7"),
+        (("micro:erm", "micro:longer", "--cells", "r_ood@7"), "have no finished cell r_ood@7 in common"),
         (("micro:erm", "tests"), "neither a store nor a baseline"),
     ],
 )

@@ -41,6 +41,14 @@ def test_a_factory_a_class_or_a_network_of_a_module_is_measured(command, micro, 
     assert (row["method"], row["a_id"]["n"], row["r_ood"]["n"]) == ("Reader", 10, 8)
 
 
+def test_a_model_that_raises_is_one_line_with_the_examples(command, micro, elsewhere):
+    (elsewhere / "broken.py").write_text(READER.replace("return images", "return images / images.colour"))
+    code, out, err = command("eval", "broken:load", "--suite", micro, "--store", elsewhere / "store")
+    assert (code, out) == (3, "")
+    assert len(err.splitlines()) == 1
+    assert "AttributeError in the model: 'Tensor' object has no attribute 'colour'; while measuring clean on " in err
+
+
 def test_a_checkpoint_gets_the_outcomes_that_the_suite_gave_its_row(command, micro, finished, tmp_path):
     place = Store.open(finished)
     row = place.get_plan("micro").rows[0]

@@ -166,7 +166,7 @@ def test_a_missing_or_damaged_file_of_images_ends_with_code_3(command, kept: Pat
     file.write_bytes(file.read_bytes()[:-1] + b"\0\0")
     code, out, err = command("replay", key, "--store", tmp_path / "copy")
     assert (code, out) == (3, "")
-    assert "damaged" in err
+    assert "the file of adversarial images is damaged" in err
     file.unlink()
     assert command("replay", key, "--store", tmp_path / "copy")[0] == 3
 

@@ -65,7 +65,7 @@ def test_results_are_shown_without_torch(finished: Path) -> None:
         (["run", "no-such-suite"], "unknown suite 'no-such-suite'"),
         (["plan", "smoke", "--only", "speed=1"], "unknown field 'speed'"),
         (["plan", "smoke", "--only", "label=nobody"], "matches no cell"),
-        (["plan", "smoke", "--store", "s3://bucket"], "scheme 's3' is not supported"),
+        (["plan", "smoke", "--store", "ftp://bucket"], "scheme 'ftp' is not supported"),
         (["run", "smoke", "--executor", "ray"], "unknown executor 'ray'"),
         (["run", "smoke", "--device", "abacus"], "abacus"),
         (["run", "smoke", "--device", "meta"], "cannot be used"),

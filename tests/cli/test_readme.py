@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -54,6 +58,35 @@ def test_the_weights_command_makes_a_checkpoint(command, shared: Path, tmp_path:
 @pytest.mark.parametrize("name", re.findall(r"^\| `([a-z-]+)` \| ", README[README.index("## Methods") :], re.MULTILINE))
 def test_every_method_and_attack_that_is_named_is_described(name: str, command) -> None:
     assert command("describe", name)[0] == 0
+
+
+@pytest.mark.slow
+def test_the_composite_action_posts_the_table_and_ends_with_the_verdict(finished: Path, tmp_path: Path) -> None:
+    block = re.search(r"```yaml\n(name: robusteval compare\n.*?)```", README, flags=re.DOTALL)
+    assert block is not None
+    action = YAML(typ="safe").load(block.group(1))
+    (step,) = action["runs"]["steps"]
+    assert set(re.findall(r"inputs\.([a-z]+)", str(step["env"]))) == set(action["inputs"])
+    programs = {"robusteval": f'exec {sys.executable} -m robusteval "$@"', "gh": f'echo "$@" > {tmp_path}/posted'}
+    for name, line in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "BASE": f"{finished}::micro:erm",
+        "CANDIDATE": f"{finished}::micro:erm",
+        "ARGUMENTS": action["inputs"]["arguments"]["default"],
+        "NUMBER": "7",
+        "GITHUB_REPOSITORY": "shop/reader",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", step["run"]], cwd=tmp_path, env=env, check=False)
+    assert done.returncode == 5
+    table = (tmp_path / "summary.md").read_text()
+    assert table.startswith("### Robustness: inconclusive")
+    assert "| R_id linf-0.1 |" in table
+    assert (tmp_path / "posted").read_text() == "pr comment 7 --repo shop/reader --body-file comparison.md\n"
 
 
 def test_the_figure_and_the_linked_pages_are_there() -> None:

@@ -85,9 +85,36 @@ def test_results_of_a_changed_checkout_are_refused(command: Command, stores: dic
     assert Shelf(board).read().entries == {}
 
 
+def test_all_rows_are_submitted_at_once_and_a_refused_one_stops_no_other(
+    command: Command, stores: dict[bool, Path], board: Path, tmp_path: Path
+) -> None:
+    code, out, _ = command("submit", "--all-rows", "--board", board, "--store", stores[True], "--json")
+    assert code == 6
+    assert [(row["entry"], row["state"]) for row in json.loads(out)["entries"]] == [
+        ("erm", "refused"), ("longer", "refused"),
+    ]  # fmt: skip
+    shutil.copytree(stores[False], tmp_path / "part")
+    found = Store.open(tmp_path / "part")
+    plan = found.get_plan("micro")
+    assert plan is not None
+    next((tmp_path / "part").rglob(f"{plan.row('erm')[0].cells['a_id']}*.json")).unlink()
+    submit = ("submit", "--all-rows", "--board", board, "--store", tmp_path / "part")
+    code, out, err = command(*submit)
+    assert (code, out) == (2, f"{board}: 1 not made, 1 written\n")
+    assert err == "erm: row: erm: seed 0 has no result for a_id; run its suite\n"
+    assert list(Shelf(board).read().entries) == ["longer"]
+    assert command("submit", "--all-rows", "--board", board, "--store", stores[False])[1] == (
+        f"{board}: 1 written, 1 there already\n"
+    )
+    assert command("board", "check", board)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("--all-rows", "--id", "x"), "are about one row"),
+        (("--all-rows", "erm"), "give --board, and either a model"),
+        (("--all-rows", "--store", "empty"), "has no results of micro@1"),
         ((), "give --board, and either a model"),
         (("erm", "--check", "x.json"), "give --board, and either a model"),
         (("emr",), "unknown row 'emr'; did you mean 'erm'?"),

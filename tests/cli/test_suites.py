@@ -42,7 +42,7 @@ def test_plan_json_ends_with_the_totals(command: Command, micro: Path, tmp_path:
     code, out, err = command("plan", micro, "--store", tmp_path / "store", "--json")
     assert (code, err) == (0, "")
     document = json.loads(out)
-    assert list(document)[-5:] == ["cells", "done", "pending", "failed", "blocked"]
+    assert list(document)[-7:] == ["cells", "done", "pending", "running", "stale", "failed", "blocked"]
     assert [document[name] for name in ("cells", "done", "pending", "failed", "blocked")] == [10, 0, 10, 0, 0]
     assert document["suite"] == "micro"
     assert set(document["plan"][0]) >= {"key", "title", "state", "reason", "passes"}

@@ -217,6 +217,7 @@ def test_all_broken_files_are_named_in_one_error(tree: Path, cache: Path) -> Non
     assert "5 of 48" in message
     assert "sketch/cat/06.png (is 9 x 7, others are 8 x 8; set 'size')" in message
     assert "sketch/cat/07.png (more than 8 bits" in message
+    assert message.count("get it again or remove it") == 4
     assert "\n" not in message
     assert not list((cache / "pixels").glob("*.npy"))
     assert not list((cache / "pixels").glob("*.part"))

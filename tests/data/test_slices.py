@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from robusteval.data.slices import load_slice, make_slice, open_dataset
-from robusteval.schema.cells import DataSlice
+from robusteval.schema.cells import DataSlice, EvalCell, WeightsStart
+from robusteval.schema.digest import json_digest
 from robusteval.schema.errors import DataError, UnknownNameError, UsageError
 from robusteval.schema.types import Component
 
@@ -103,3 +105,49 @@ def test_another_list_of_examples_is_not_loaded() -> None:
     made = make_slice(DIGITS, open_dataset(DIGITS), ["upright"], "test", 5)
     with pytest.raises(DataError, match="not those that this cell was planned with"):
         load_slice(made.model_copy(update={"ids_digest": "0" * 64}))
+
+
+def cell_key(data: DataSlice) -> str:
+    measured = EvalCell(
+        model=WeightsStart(weights="0" * 64), data=data, evaluator=Component(name="clean"), protocol=1, seed=0
+    )
+    return EvalCell.model_validate_json(measured.model_dump_json()).key
+
+
+def test_a_folder_that_moved_is_the_same_question(tmp_path: Path) -> None:
+    here = write_pictures(tmp_path / "here" / "pictures")
+    there = write_pictures(tmp_path / "there" / "photos")
+    slices = [make_slice(one, open_dataset(one), ["a", "b"], "train", 3) for one in (here, there)]
+    assert slices[0].dataset.params["path"] != slices[1].dataset.params["path"]
+    assert cell_key(slices[0]) == cell_key(slices[1])
+    write_pictures(tmp_path / "there" / "photos", shade=1)
+    changed = make_slice(there, open_dataset(there), ["a", "b"], "train", 3)
+    assert cell_key(changed) != cell_key(slices[0])
+
+
+def test_shifts_of_a_folder_that_moved_are_the_same_question(tmp_path: Path) -> None:
+    keys = []
+    for name in ("here", "there"):
+        of = write_pictures(tmp_path / name / "pictures")
+        shift = {"name": "contrast", "params": {"preset": "cifar10-c", "severity": 1}}
+        params = {"of": of.model_dump(), "domains": ["a"], "shifts": [shift]}
+        component = Component(name="shifted", params=params)
+        dataset = open_dataset(component)
+        keys.append(cell_key(make_slice(component, dataset, dataset.domains, "test", 2)))
+    assert keys[0] == keys[1]
+
+
+def test_a_dataset_that_is_linked_has_the_key_it_had_before_places_were_left_out() -> None:
+    made = make_slice(DIGITS, open_dataset(DIGITS), ["upright"], "test", 5)
+    assert "located" not in made.model_dump(mode="json")
+    absent = made.model_copy(update={"dataset": Component(name="pacs", params={"path": None, "cache": None})})
+    assert json_digest(absent.model_dump(mode="json")) == json_digest(
+        absent.model_dump(mode="json", context={"canonical": True})
+    )
+
+
+@pytest.mark.parametrize("name", ["size", "of.params.size", "path", "of.params.path"])
+def test_only_places_that_are_there_are_left_out_of_a_key(name: str) -> None:
+    made = make_slice(DIGITS, open_dataset(DIGITS), ["upright"], "test", 5)
+    with pytest.raises(ValidationError, match="located"):
+        DataSlice.model_validate({**made.model_dump(), "located": [name]})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from robusteval.data.unpacking import is_archive, unpack
+from robusteval.data.unpacking import is_archive, is_unpacked, unpack
 from robusteval.schema.errors import DataError
 
 
@@ -32,7 +32,7 @@ def test_contents_come_into_the_folder_and_replace_what_was_there(tmp_path: Path
     assert unpack(source, tmp_path / "data") == [tmp_path / "data" / "set"]
     found = {path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*.bin")}
     assert found == {"set/a.bin", "set/b/c.bin"}
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["set"]
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"set", ".set.tar.gz.unpacked"}
 
 
 @pytest.mark.parametrize("name", ["../outside.bin", "/etc/outside.bin"])
@@ -71,3 +71,14 @@ def test_only_archives_are_unpacked() -> None:
     assert is_archive(Path("x.tar.gz"))
     assert is_archive(Path("x.tar"))
     assert not is_archive(Path("x.npy"))
+
+
+def test_what_was_unpacked_is_known_until_a_part_of_it_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    assert not is_unpacked("set.tar.gz", folder)
+    unpack(archive(tmp_path / "set.tar.gz", {"fog/a.bin": b"a", "snow/b.bin": b"b"}), folder)
+    assert is_unpacked("set.tar.gz", folder)
+    assert not is_unpacked("other.tar.gz", folder)
+    (folder / "snow" / "b.bin").unlink()
+    (folder / "snow").rmdir()
+    assert not is_unpacked("set.tar.gz", folder)

@@ -158,7 +158,6 @@ DEFENCES: dict[str, tuple[type[Wrapped], set[str]]] = {
     "softmax": (Softmax, {"softmax-output"}),
     "noise": (Noisy, {"randomised-output"}),
     "quantised": (Quantised, {"quantised-input", "zero-gradient", "unbounded-epsilon-does-not-reach-zero"}),
-    "call counter": (Counting, {"dynamic-output"}),
     "purifier": (Purifying, {"dynamic-output"}),
     "dropout left on": (StubbornDropout, {"train-mode-left-on", "randomised-output"}),
     "loud": (Loud, {"logit-scale", "zero-gradient"}),
@@ -173,7 +172,7 @@ DEFENCES: dict[str, tuple[type[Wrapped], set[str]]] = {
 ONLY_FOR: dict[str, set[str]] = {
     "softmax-output": {"softmax"},
     "randomised-output": {"noise", "dropout left on"},
-    "dynamic-output": {"call counter", "purifier"},
+    "dynamic-output": {"purifier"},
     "train-mode-left-on": {"dropout left on"},
     "quantised-input": {"quantised"},
     "logit-scale": {"loud", "quiet"},

@@ -12,6 +12,8 @@ from robusteval.attacks.base import Attack
 from robusteval.data.imageset import ImageSet
 from robusteval.evaluators.adversarial import AdversarialEvaluator, AdversarialParams
 from robusteval.evaluators.base import EvaluationContext
+from robusteval.evaluators.clean import CleanEvaluator, CleanParams
+from robusteval.evaluators.shift import ShiftEvaluator, ShiftParams
 from robusteval.models.classifier import Classifier
 from robusteval.schema.errors import CellError
 from robusteval.schema.types import Epsilon, Frozen, Norm, ThreatModel
@@ -52,6 +54,56 @@ class Replacing(Counting):
         return self.network(images)
 
 
+class Remembering(Wrapped):
+    """Keeps what it has seen where no buffer shows it, and answers otherwise for it."""
+
+    calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return self.network(images) * (1.0 + 0.1 * (self.calls % 2))
+
+
+class OwnGenerator(Wrapped):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        return logits + 0.1 * torch.randn(logits.shape, generator=self.generator)
+
+
+class HarmlessCounter(Wrapped):
+    calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return self.network(images)
+
+
+class Random(Wrapped):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images + 1e-3 * torch.randn_like(images))
+
+
+class InfiniteOnBright(Wrapped):
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        return torch.where((images[:, 0, 0, 0] > 1.7)[:, None], float("inf"), logits)
+
+
+class NoGradient(Wrapped):
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+class WholeNumbers(Wrapped):
+    def forward(self, images: Tensor) -> Tensor:
+        return (100 * self.network(images)).long()
+
+
 class ManyAtATime(Wrapped):
     def forward(self, images: Tensor) -> Tensor:
         if len(images) == 1:
@@ -74,12 +126,13 @@ def evaluate(model, data, attacks=(ENGINE,), **context):
     return AdversarialEvaluator(params).evaluate(model, data, EvaluationContext(threat=THREAT, **context))
 
 
-def test_a_model_that_answers_with_nan_is_refused_with_the_examples(task) -> None:
+@pytest.mark.parametrize(("wrapper", "found"), [(NanOnBright, "NaN"), (InfiniteOnBright, "infinite logits")])
+def test_a_model_with_undefined_logits_is_refused_with_the_examples(wrapper, found, task) -> None:
     first = (task.data.images[:, 0, 0, 0] / 255 - 0.5) / 0.25
     bright = [name for name, value in zip(task.data.ids, first, strict=True) if value > 1.7]
     assert 0 < len(bright) < 90
-    with pytest.raises(CellError, match="answered with NaN on example") as caught:
-        evaluate(wrapped(task, NanOnBright), task.data)
+    with pytest.raises(CellError, match=f"answered with {found} on example") as caught:
+        evaluate(wrapped(task, wrapper), task.data)
     named = str(caught.value).split("example ")[1].split(";")[0].split(" and ")[0].split(", ")
     assert set(named) <= set(bright)
 
@@ -90,6 +143,60 @@ def test_a_model_that_changes_its_buffers_is_refused_and_gets_them_back(wrapper,
     with pytest.raises(CellError, match=r"changed its own buffers network\.seen when it predicted example \w+/\d"):
         evaluate(model, task.data)
     assert model.network.seen == 0
+
+
+MEASURED = {
+    "attacked": lambda model, data: evaluate(model, data, ["fgsm"]),
+    "clean": lambda model, data: CleanEvaluator(CleanParams()).evaluate(model, data, EvaluationContext()),
+    "shifted": lambda model, data: ShiftEvaluator(ShiftParams()).evaluate(model, data, EvaluationContext()),
+}
+
+
+@pytest.mark.parametrize("how", MEASURED)
+@pytest.mark.parametrize("wrapper", [Remembering, OwnGenerator])
+def test_a_model_that_remembers_without_a_buffer_is_refused_with_the_examples(wrapper, how, task) -> None:
+    with pytest.raises(CellError, match=r"otherwise when asked again about example \w+/\d+, .*it remembers"):
+        MEASURED[how](wrapped(task, wrapper), task.data)
+
+
+@pytest.mark.parametrize("wrapper", [HarmlessCounter, Random])
+def test_a_model_whose_answers_do_not_depend_on_the_past_is_measured_at_the_usual_cost(wrapper, task) -> None:
+    before = torch.get_rng_state()
+    found = MEASURED["clean"](wrapped(task, wrapper), task.data)
+    assert (found.budget.forward, found.budget.backward) == (90, 0)
+    if wrapper is HarmlessCounter:
+        assert torch.equal(torch.get_rng_state(), before)
+    assert MEASURED["attacked"](wrapped(task, wrapper), task.data).outcomes["clean"].n == 90
+
+
+def test_a_model_without_gradients_is_attacked_only_by_what_needs_none(task) -> None:
+    model, few = wrapped(task, NoGradient), task.data.take(range(20))
+    with pytest.raises(CellError, match=r"no gradient leads from the logits of example \w+/\d+ back to its pixels"):
+        evaluate(model, few)
+    blind = {"name": "square", "params": {"queries": 5}}
+    assert evaluate(model, few, [blind]).outcomes == evaluate(task.model, few, [blind]).outcomes
+    unmoved = AdversarialParams.model_validate({"attacks": ["fgsm"], "checks": False})
+    context = EvaluationContext(threat=ThreatModel(epsilon=Epsilon("0")))
+    assert AdversarialEvaluator(unmoved).evaluate(model, few, context).budget.backward == 0
+
+
+def test_a_model_without_gradients_is_flagged_where_only_black_boxes_attacked_it(task) -> None:
+    params = AdversarialParams.model_validate({"attacks": [{"name": "square", "params": {"queries": 5}}]})
+    context = EvaluationContext(threat=THREAT)
+    found = AdversarialEvaluator(params).evaluate(wrapped(task, NoGradient), task.data.take(range(20)), context)
+    assert [flag.code for flag in found.flags] == ["no-gradient"]
+
+
+def test_whole_numbers_are_no_logits(task) -> None:
+    with pytest.raises(CellError, match=r"returned torch\.int64; return logits as floating point"):
+        evaluate(wrapped(task, WholeNumbers), task.data)
+
+
+@pytest.mark.parametrize("how", ["clean", "shifted"])
+def test_clean_predictions_with_infinite_logits_are_flagged(how, task) -> None:
+    (flag,) = MEASURED[how](wrapped(task, InfiniteOnBright), task.data).flags
+    assert (flag.code, flag.severity) == ("nan-logits", "error")
+    assert "NaN or infinite logits on" in flag.evidence
 
 
 def test_a_model_that_cannot_take_one_image_is_evaluated_like_any_other(task) -> None:

@@ -65,6 +65,8 @@ def test_clean_metrics_follow_from_the_logits(task) -> None:
     assert (evaluation.budget.forward, evaluation.budget.backward) == (90, 0)
     assert evaluation.domains == (("plain", 50), ("dimmed", 40))
     assert found["accuracy/dimmed"].value == right[50:].mean()
+    assert found["ece/dimmed"].value == pytest.approx(calibration_error(probabilities.max(axis=1)[50:], right[50:]))
+    assert found["ece/dimmed"].n == 40
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
@@ -86,6 +88,7 @@ def test_shift_reports_every_domain_micro_macro_and_worst_by_name(task) -> None:
     plain, dimmed = right[:50].mean(), right[50:].mean()
     assert dimmed < plain
     found = metrics_of(evaluation)
+    assert {found.pop(f"ece/{name}").n for name in ("plain", "dimmed")} == {50, 40}
     assert {name: metric.value for name, metric in found.items()} == {
         "accuracy": right.mean(),
         "accuracy/plain": plain,
@@ -102,6 +105,7 @@ def test_shift_reports_every_domain_micro_macro_and_worst_by_name(task) -> None:
 def test_shift_has_the_same_columns_for_a_single_domain(task) -> None:
     plain = task.data.take(range(50))
     found = metrics_of(ShiftEvaluator(ShiftParams()).evaluate(task.model, plain, EvaluationContext()))
+    assert found.pop("ece/plain").n == 50
     assert set(found) == {"accuracy", "accuracy/plain", "accuracy_macro", "accuracy_worst", "accuracy_worst/plain"}
     assert len({metric.value for metric in found.values()}) == 1
 

@@ -11,7 +11,8 @@ from robusteval.execution.events import SilentListener
 from robusteval.execution.runner import RunOptions, run_plan
 from robusteval.models.build import build_classifier, resolve_architecture
 from robusteval.models.checkpoints import save_checkpoint
-from robusteval.planning.expand import Expansion, expand
+from robusteval.planning.expand import expand
+from robusteval.planning.expanded import Expansion
 from robusteval.planning.loader import load_suite
 from robusteval.planning.plan import make_plan
 from robusteval.schema.cells import EvalCell, TrainCell

@@ -164,7 +164,7 @@ def test_running_everything_again_confirms_the_stored_results(tmp_path: Path, st
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (RunOptions(executor="slurm"), "unknown executor"),
+        (RunOptions(executor="sulrm"), "unknown executor"),
         (RunOptions(device="gpu"), "unknown device"),
         (RunOptions(device="cuda:99"), "not on this machine"),
     ],

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robusteval.leaderboard.boards import Board, Column, board_yaml, boards_folder, boards_in, find_board, load_board
+from robusteval.leaderboard.boards import Board, Column, board_yaml, load_board
+from robusteval.leaderboard.places import boards_folder, boards_in, find_board
 from robusteval.leaderboard.shelf import Shelf
 from robusteval.leaderboard.text import cleaned
 from robusteval.schema.errors import UnknownNameError
@@ -114,3 +115,10 @@ def test_the_readme_explains_exactly_the_keys_of_a_board() -> None:
     text = (boards_folder() / "README.md").read_text().partition("## board.yaml")[2].partition("\n## ")[0]
     cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     assert {key for cell in cells for key in re.findall("`([a-z]+)`", cell)} == set(Board.model_fields)
+
+
+@pytest.mark.parametrize("folds", [{}, {"art": {}}])
+def test_a_board_says_which_fold_lacks_a_digest(board: Board, folds: dict[str, dict[str, str]]) -> None:
+    content = board.model_dump() | {"ids": {}, "folds": folds}
+    with pytest.raises(ValueError, match="ids has no digest" if not folds else "fold 'art' has no digest"):
+        Board.model_validate(content)

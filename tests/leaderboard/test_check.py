@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from robusteval.cli.main import run
 from robusteval.leaderboard.boards import Board
-from robusteval.leaderboard.check import check_entry, check_file, check_shelf, question
-from robusteval.leaderboard.entries import Entry, encode_entry
+from robusteval.leaderboard.check import check_entry, check_file, check_shelf
+from robusteval.leaderboard.entries import Entry, decode_entry, encode_entry
+from robusteval.leaderboard.findings import REJECTED
+from robusteval.leaderboard.protocols import protocol_digest
 from robusteval.leaderboard.shelf import Shelf
 from robusteval.schema.cells import EvalCell
 from robusteval.schema.digest import json_digest, pack_bits, unpack_bits
@@ -161,6 +164,39 @@ def test_a_tampered_entry_is_refused_with_the_reason(
     assert all("\n" not in str(finding) for finding in findings)
 
 
+def test_all_tampered_entries_are_refused_by_the_command_with_its_own_exit_code(
+    shelf: Shelf, make_entry: MakeEntry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = make_entry("one", flags=(FLAG,))
+    assert len(TAMPERED) > 20
+    for number, (change, says) in enumerate(TAMPERED.values()):
+        path = tmp_path / f"{number}.json"
+        path.write_bytes(forged(entry, change))
+        assert run(["submit", "--check", str(path), "--board", str(shelf.folder)]) == REJECTED
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert says in err
+    assert shelf.read().entries == {}
+
+
+def test_a_weaker_attack_of_the_same_name_is_refused(board: Board, make_entry: MakeEntry) -> None:
+    entry = make_entry("one")
+    cell = next(record.cell for record in entry.records if record.cell_key == entry.rows[0].cells["r_id@0"])
+    assert isinstance(cell, EvalCell)
+    strict = board.model_copy(update={"protocols": {"r_id@0": protocol_digest(cell)}})
+    assert check_entry(entry, strict) == []
+
+    def weaker(content: Content) -> None:
+        for record in content["records"]:
+            if record["cell"]["threat"]:
+                record["cell"]["evaluator"]["params"] = {"steps": 1}
+        refreshed(content)
+
+    found = check_entry(decode_entry(forged(entry, weaker), "x"), strict)
+    assert {finding.code for finding in found} == {"protocol"}
+    assert all("r_id@0" in finding.text for finding in found)
+
+
 def test_an_entry_on_the_shelf_is_checked_against_the_others_only(
     board: Board, shelf: Shelf, make_entry: MakeEntry
 ) -> None:
@@ -217,12 +253,14 @@ def test_reported_entries_are_checked_for_range(board: Board, make_reported: Mak
     assert "outside [0, 1]" in str(check_entry(make_reported("one", a_id=50.0), board)[0])
 
 
-def test_the_question_is_the_same_for_two_models_and_not_for_two_radii(make_entry: MakeEntry) -> None:
+def test_the_protocol_is_the_same_for_two_models_and_not_for_other_parameters(make_entry: MakeEntry) -> None:
     cells = [make_entry(name).records[1].cell for name in ("one", "two")]
     assert all(isinstance(cell, EvalCell) for cell in cells)
     first_cell, second_cell = cells
     assert isinstance(first_cell, EvalCell)
     assert isinstance(second_cell, EvalCell)
     assert first_cell.key != second_cell.key
-    assert question(first_cell) == question(second_cell)
-    assert question(first_cell) != question(first_cell.model_copy(update={"threat": None}))
+    assert protocol_digest(first_cell) == protocol_digest(second_cell)
+    cheaper = first_cell.evaluator.model_copy(update={"params": {"steps": 1}})
+    for change in ({"evaluator": cheaper}, {"protocol": 2}, {"seed": 1}):
+        assert protocol_digest(first_cell) != protocol_digest(first_cell.model_copy(update=change))

@@ -7,8 +7,10 @@ import pytest
 from robusteval.leaderboard.boards import Board
 from robusteval.leaderboard.entries import Entry
 from robusteval.leaderboard.founding import found_board
+from robusteval.schema.cells import EvalCell
 from robusteval.schema.errors import UsageError
 from robusteval.schema.plans import StoredPlan
+from robusteval.schema.types import Component
 
 MakeEntry = Callable[..., Entry]
 
@@ -47,6 +49,35 @@ def test_only_finished_columns_are_ranked(make_entry: MakeEntry) -> None:
         found_board(plan_of(entry), {}, "b")
 
 
-def test_a_suite_with_folds_has_no_common_examples(make_entry: MakeEntry) -> None:
-    with pytest.raises(UsageError, match="has folds"):
-        found_board(plan_of(make_entry("one"), fold="sketch"), {}, "b")
+def test_a_suite_with_folds_fixes_the_examples_of_each_fold(make_entry: MakeEntry) -> None:
+    first, second = make_entry("one"), make_entry("two")
+    records = {record.cell_key: record for entry in (first, second) for record in entry.records}
+    plan = plan_of(first, fold="sketch")
+    plan = plan.model_copy(update={"rows": (*plan.rows, *plan_of(second, fold="photo").rows)})
+    found = found_board(plan, records, "b")
+    assert found.ids == {}
+    assert set(found.folds) == {"sketch", "photo"}
+    assert set(found.folds["photo"]) == {"a_id", "r_id@0", "a_ood", "r_ood@0"}
+    assert found.minimum.seeds == 2
+
+
+def test_a_column_that_one_fold_lacks_is_not_ranked(make_entry: MakeEntry) -> None:
+    first, second = make_entry("one"), make_entry("two")
+    records = {record.cell_key: record for record in first.records}
+    records |= {record.cell_key: record for record in second.records if record.cell.data.domains == ("id",)}
+    plan = plan_of(first, fold="sketch")
+    plan = plan.model_copy(update={"rows": (*plan.rows, *plan_of(second, fold="photo").rows)})
+    assert found_board(plan, records, "b").keys == ("a_id", "r_id")
+
+
+def test_rows_that_were_attacked_in_different_ways_make_no_board(make_entry: MakeEntry) -> None:
+    entry = make_entry("one")
+    records = {record.cell_key: record for record in entry.records}
+    plan = plan_of(entry)
+    key = plan.rows[0].cells["r_id@0"]
+    cell = records[key].cell
+    assert isinstance(cell, EvalCell)
+    other = cell.model_copy(update={"evaluator": Component(name="adversarial", params={"steps": 1})})
+    records[key] = records[key].model_copy(update={"cell": other})
+    with pytest.raises(UsageError, match="by different protocols in r_id"):
+        found_board(plan, records, "b")

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from robusteval.methods import erm, pgd_at
-from robusteval.methods.trainer import steps_per_epoch, train
+from robusteval.methods.trainer import train
+from robusteval.methods.training_batches import steps_per_epoch
 from robusteval.schema.errors import CellError, CorruptRecordError, DataError, UsageError
 from robusteval.store.scratch import Scratch
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from robusteval.planning.expand import Expansion, expand
+from robusteval.planning.expand import expand
+from robusteval.planning.expanded import Expansion
 from robusteval.planning.loader import load_suite
 from robusteval.schema.cells import CellStart, EvalCell, TrainCell, WeightsStart
 from robusteval.schema.digest import sha256_hex

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robusteval.planning.expand import Expansion, expand
+from robusteval.planning.expand import expand
+from robusteval.planning.expanded import Expansion
 from robusteval.planning.loader import load_suite
 from robusteval.planning.only import Filter
 from robusteval.planning.plan import make_plan

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from robusteval.planning.expand import ExpandedCell, Expansion, expand
+from robusteval.planning.expand import expand
+from robusteval.planning.expanded import ExpandedCell, Expansion
 from robusteval.planning.loader import load_suite
 from robusteval.planning.only import Filter
 from robusteval.planning.plan import Plan, make_plan

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from robusteval.planning.expand import Expansion, expand
+from robusteval.planning.expand import expand
+from robusteval.planning.expanded import Expansion
 from robusteval.planning.loader import load_suite
 from robusteval.planning.only import Filter
 from robusteval.planning.plan import make_plan

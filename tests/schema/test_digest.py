@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,11 @@ def test_json_digest_is_the_sha256_of_the_canonical_text() -> None:
 @given(st.dictionaries(st.text(), JSON, min_size=2, max_size=5))
 def test_key_order_does_not_change_a_digest(value: dict[str, object]) -> None:
     assert json_digest(value) == json_digest(dict(reversed(list(value.items()))))
+
+
+@given(JSON | st.lists(st.integers(-(2**60), 2**60).map(float)))
+def test_canonical_json_is_that_of_the_reference(value: object) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

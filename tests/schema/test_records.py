@@ -100,3 +100,11 @@ def test_bits_know_their_number() -> None:
 def test_nan_is_not_a_metric() -> None:
     with pytest.raises(ValidationError, match="finite"):
         Metric(name="nll", value=float("nan"), n=1)
+
+
+def test_calibration_of_single_domains_is_no_part_of_what_was_found() -> None:
+    plain = evaluation()
+    later = plain.model_copy(update={"metrics": (*plain.metrics, Metric(name="ece/photo", value=0.1, n=3))})
+    assert result_digest(CELL.key, plain, None) == result_digest(CELL.key, later, None)
+    other = plain.model_copy(update={"metrics": (*plain.metrics, Metric(name="ece", value=0.1, n=3))})
+    assert result_digest(CELL.key, plain, None) != result_digest(CELL.key, other, None)

@@ -91,6 +91,13 @@ def test_a_file_of_another_version_of_the_baseline_is_noticed(cells, tmp_path):
         load_baseline(tmp_path / "main")
 
 
+def test_a_file_in_the_place_of_the_folder_is_named(cells, tmp_path):
+    (tmp_path / "main").write_text("{}")
+    for use in (load_baseline, load_obtained, lambda folder: write_baseline(folder, cells(20), None)):
+        with pytest.raises(BaselineError, match="main: is a file where a baseline is a folder"):
+            use(tmp_path / "main")
+
+
 def test_a_renamed_baseline_is_noticed(cells, tmp_path):
     write_baseline(tmp_path / "main", cells(), None)
     (tmp_path / "main").rename(tmp_path / "release")

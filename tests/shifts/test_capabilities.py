@@ -26,13 +26,18 @@ class Row:
         name: registered name.
         random: whether another seed or key gives another image.
         preset: whether it takes published constants.
-        back: per preset, the severities after which the published constants bring an image back towards the clean one.
+        back: per preset, the severities after which the published constants bring images back towards the clean ones.
+        even: per preset, the severities after which it depends on the images, by a tenth either way at most.
+
+    The numbers beside `back` and `even` are mean squared errors in grey levels squared for severities 1 to 5, of 192
+    test images of CIFAR-10 at 32 pixels, then of PACS photos at 64 and at 112 pixels.
     """
 
     name: str
     random: bool = False
     preset: bool = True
     back: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    even: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def component(self, preset: str = "cifar10-c", **params: Any) -> Component:
         chosen = {"preset": preset, **params} if self.preset else params
@@ -48,29 +53,34 @@ TABLE_OF_SHIFTS = [
     Row("gaussian_blur"),
     Row("defocus_blur"),
     # The deviation of the Gaussian falls where a pass is added.
+    # 447 436 373 915 794; 487 336 644 575 909; 413 385 866 764 871.
     Row("glass_blur", True, back=(("cifar10-c", (1, 2, 4)), ("tiny-imagenet-c", (1, 3)), ("imagenet-c", (1, 3)))),
-    # The deviation stays 2 and only the cut-off moves from 6 to 8 pixels.
-    Row("motion_blur", True, back=(("cifar10-c", (3,)),)),
+    # The deviation stays 2 and only the cut-off moves from 6 to 8 pixels. 123 252 386 387 509.
+    Row("motion_blur", True, even=(("cifar10-c", (3,)),)),
     Row("zoom_blur"),
     Row("snow", **RANDOM),
-    # The image is weighted less under the same frost, so that bright images come back.
-    Row("frost", True, back=(("cifar10-c", (3, 4)), ("tiny-imagenet-c", (2,)), ("imagenet-c", (3,)))),
-    # The amount stays 2.5 and the cloud gets rougher.
-    Row("fog", True, back=(("imagenet-c", (3,)),)),
+    # The image is weighted less under the same frost, so that bright images come back. 1090 2355 3180 2571 2597 at 32
+    # pixels, 4099 5841 8067 7467 8143 at 112.
+    Row("frost", True, back=(("cifar10-c", (3,)), ("imagenet-c", (3,))), even=(("cifar10-c", (4,)),)),
+    # The amount stays 2.5 and the cloud gets rougher. 2464 2957 3596 3562 4082.
+    Row("fog", True, even=(("imagenet-c", (3,)),)),
     Row("brightness"),
     Row("contrast"),
     # Two severities take saturation away before three add it.
+    # 458 761 195 996 2010; 441 733 603 3175 5451; 435 722 596 3268 5432.
     Row("saturate", back=tuple((preset, (2,)) for preset in CONSTANTS)),
     # The affine map gets weaker from one severity to the next.
+    # 1184 995 784 682 456; 2255 1581 1627 877 753; 4483 5974 1494 1445 1590.
     Row(
         "elastic_transform",
         True,
-        back=(("cifar10-c", (1, 2, 3, 4)), ("tiny-imagenet-c", (1, 2, 3, 4)), ("imagenet-c", (2,))),
+        back=(("cifar10-c", (1, 2, 3, 4)), ("tiny-imagenet-c", (1, 3, 4)), ("imagenet-c", (2,))),
+        even=(("tiny-imagenet-c", (2,)), ("imagenet-c", (3,))),
     ),
     Row("pixelate"),
     Row("jpeg_compression"),
-    # Water turns to mud, which covers less.
-    Row("spatter", True, back=(("cifar10-c", (3,)), ("tiny-imagenet-c", (3,)))),
+    # Water turns to mud, which covers less. 64 170 368 327 545.
+    Row("spatter", True, back=(("cifar10-c", (3,)),)),
     Row("channel-statistics", True, preset=False),
     Row("sketch", preset=False),
     Row("posterise", preset=False),
@@ -151,7 +161,7 @@ def test_only_a_random_shift_depends_on_seed_and_key(row: Row, small_scenes: Ten
 
 @ROWS
 @pytest.mark.parametrize("preset", CONSTANTS)
-def test_error_grows_with_severity_where_the_published_constants_do(
+def test_error_grows_with_severity_except_where_the_published_constants_turn_back(
     row: Row, preset: str, scenes_of: dict[str, Tensor]
 ) -> None:
     if not row.preset and preset != "cifar10-c":
@@ -161,9 +171,11 @@ def test_error_grows_with_severity_where_the_published_constants_do(
     for severity in range(1, 6):
         found = shift_of(row, preset=preset, severity=severity)(images, keys=keys_of(images), seed=0)
         errors.append(float((found.float() - images.float()).square().mean()))
-    back = dict(row.back).get(preset, ())
-    for severity, (weaker, stronger) in enumerate(pairwise(errors), start=1):
-        assert severity in back or weaker < stronger, errors
+    even = dict(row.even).get(preset, ())
+    steps = {severity: stronger / weaker for severity, (weaker, stronger) in enumerate(pairwise(errors), start=1)}
+    falling = {severity for severity, growth in steps.items() if growth <= 1.0}
+    assert falling - set(even) == set(dict(row.back).get(preset, ())), errors
+    assert all(0.9 < steps[severity] < 1.11 for severity in even), errors
 
 
 @ROWS

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from robusteval.data.computed import ComputedImages
 from robusteval.data.imageset import ImageSet
@@ -115,3 +118,23 @@ def test_groups_are_written_out() -> None:
 def test_lists_that_cannot_be_meant_are_refused(specs: list[ShiftSpec], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         expand_shifts(specs, side=32)
+
+
+def test_a_domain_with_fewer_classes_keeps_its_subset_under_a_shift(tmp_path: Path) -> None:
+    for part, classes in (("val", ("n01", "n02", "n03")), ("imagenet-a", ("n01", "n03"))):
+        for name in classes:
+            (tmp_path / "in" / part / name).mkdir(parents=True)
+            Image.new("RGB", (16, 16), (40, 80, 120)).save(tmp_path / "in" / part / name / "0.png")
+    of: dict[str, JsonValue] = {
+        "path": str(tmp_path / "in"),
+        "cache": str(tmp_path / "cache"),
+        "complete": False,
+        "size": 16,
+    }
+    params = {"of": {"name": "imagenet", "params": of}, "domains": ["val", "a"], "shifts": [noise(1)]}
+    component = Component(name="shifted", params=params)
+    dataset = open_dataset(component)
+    plain, fewer = dataset.domains
+    assert (dataset.class_subset(plain), dataset.class_subset(fewer)) == (None, (0, 2))
+    loaded = load_slice(make_slice(component, dataset, dataset.domains, "test"))
+    assert loaded.subsets == {fewer: (0, 2)}

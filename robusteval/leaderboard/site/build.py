@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,13 +13,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robusteval.leaderboard.across import Standing, standing
 from robusteval.leaderboard.boards import Board, load_board
 from robusteval.leaderboard.entries import Entry
 from robusteval.leaderboard.evidence import Evidence
-from robusteval.leaderboard.ranking import Group, rank_board
+from robusteval.leaderboard.ranking import Group, GroupName, rank_board
 from robusteval.leaderboard.shelf import Contents, Shelf
+from robusteval.leaderboard.site.across_view import across_view
 from robusteval.leaderboard.site.entry_view import entry_view
-from robusteval.leaderboard.site.view import figures, fit_trends, group_view, page_data
+from robusteval.leaderboard.site.view import FittedTrend, figures, fit_trends, group_view, page_data, rests_of
 from robusteval.leaderboard.tables import board_csv, board_document
 from robusteval.leaderboard.text import visible
 from robusteval.schema.errors import DataError
@@ -84,6 +86,7 @@ def site_pages(folders: Sequence[Path], complain: Callable[[str], None]) -> Iter
     """Every file of the site; `complain` gets a line for each entry that cannot be read."""
     pages = _environment()
     summaries: list[BoardSummary] = []
+    standings: dict[str, Standing] = {}
     for folder in sorted(folders, key=lambda folder: folder.name):
         board, shelf = load_board(folder), Shelf(folder)
         if any(summary.name == board.name for summary in summaries):
@@ -91,10 +94,14 @@ def site_pages(folders: Sequence[Path], complain: Callable[[str], None]) -> Iter
         contents = shelf.read()
         for line in contents.problems:
             complain(line)
-        groups = rank_board(board, contents.active(), Evidence(board, shelf.groups))
+        evidence = Evidence(board, shelf.groups)
+        groups = rank_board(board, contents.active(), evidence)
         summaries.append(_summary(board, groups))
-        yield from _board_pages(pages, board, contents, groups)
-    yield "index.html", _render(pages, "index.html", boards=summaries, root="")
+        if groups and groups[0].name == "measured":
+            standings[board.name] = standing(board, groups[0])
+        trends = {group.name: fit_trends(board, group, evidence) for group in groups}
+        yield from _board_pages(pages, board, contents, groups, trends)
+    yield "index.html", _render(pages, "index.html", boards=summaries, across=across_view(standings), root="")
     yield from _assets()
 
 
@@ -113,8 +120,13 @@ def _summary(board: Board, groups: Sequence[Group]) -> BoardSummary:
     return BoardSummary(board.name, board.title, counts.get("measured", 0), counts.get("reported", 0), first)
 
 
-def _board_pages(pages: Environment, board: Board, contents: Contents, groups: Sequence[Group]) -> Iterator[Page]:
-    trends = {group.name: fit_trends(board, group) for group in groups}
+def _board_pages(
+    pages: Environment,
+    board: Board,
+    contents: Contents,
+    groups: Sequence[Group],
+    trends: Mapping[GroupName, Sequence[FittedTrend]],
+) -> Iterator[Page]:
     newest, commit = _newest(contents.active())
     superseded = [{"id": name, "by": by} for name in contents.entries if (by := contents.replaced_by(name)) is not None]
     drawn = [{**figure, "svg": Markup(figure["svg"])} for figure in figures(board, groups)]  # noqa: S704
@@ -137,11 +149,11 @@ def _board_pages(pages: Environment, board: Board, contents: Contents, groups: S
     document = json.dumps(board_document(board, groups), indent=1, sort_keys=True, ensure_ascii=True)
     yield f"{board.name}/board.json", document.encode() + b"\n"
     yield f"{board.name}/board.csv", board_csv(board, groups).encode()
+    rests = {name: lines for found in trends.values() for name, lines in rests_of(board, found).items()}
     for entry in contents.entries.values():
         view = entry_view(board, entry, contents.entries.get(entry.reproduces or ""))
-        page = _render(
-            pages, "entry.html", root="../../", board=board, replaced_by=contents.replaced_by(entry.id), **view
-        )
+        view |= {"replaced_by": contents.replaced_by(entry.id), "rests": rests.get(entry.id, [])}
+        page = _render(pages, "entry.html", root="../../", board=board, **view)
         yield f"{board.name}/entries/{entry.id}.html", page
 
 
@@ -157,15 +169,19 @@ def _newest(entries: Sequence[Entry]) -> tuple[str, str]:
 @cache
 def _environment() -> Environment:
     folder = Path(__file__).parent / "templates"
-    pages = Environment(
+    return Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
-    pages.filters["visible"] = visible
-    return pages
+
+
+def _shown(value: Any) -> Any:
+    """What a template prints: control characters of foreign text are written out wherever it stands."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _render(pages: Environment, template: str, **values: Any) -> bytes:

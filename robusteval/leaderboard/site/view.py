@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from robusteval.leaderboard.boards import Board
 from robusteval.leaderboard.entries import Entry
+from robusteval.leaderboard.evidence import Evidence
 from robusteval.leaderboard.ranking import Front, Group, GroupName, shown_value
 from robusteval.leaderboard.rules import RankRules, rank_rules
 from robusteval.leaderboard.site.figure import Dot, scatter_svg
 from robusteval.leaderboard.tables import place_text, ties_text, value_text
-from robusteval.scoring.effective import Effective, Trend, effective_robustness, fit_trend
+from robusteval.scoring.effective import DRAWS, Effective, Trend, effective_robustness, fit_trend
+from robusteval.stats.aggregate import Strength
+from robusteval.stats.front import resampled
 from robusteval.stats.trend import Line
 
 _HEADINGS = {"measured": "Measured entries", "reported": "Reported entries"}
@@ -34,23 +40,48 @@ def percent_scale(board: Board, key: str) -> float:
     return 100.0 if board.column(key).unit == "accuracy" else 1.0
 
 
-def fit_trends(board: Board, group: Group) -> list[FittedTrend]:
-    """Lines for the pairs of the board that have one kind of accuracy, clean or robust, on both axes."""
+def fit_trends(board: Board, group: Group, evidence: Evidence | None = None) -> list[FittedTrend]:
+    """Lines for the pairs of the board that have one kind of accuracy, clean or robust, on both axes.
+
+    Args:
+        board: the board.
+        group: entries of one kind.
+        evidence: their outcomes; with them, the interval of a distance comes from drawing the same examples again for
+            both columns and all entries.
+    """
     found = []
     for x, y in board.pairs:
         same = x[:2] == y[:2] and x[:2] in ("a_", "r_")
-        points = {
-            entry.id: (entry.columns[x].value, entry.columns[y].value)
-            for entry in group.entries
-            if x in entry.columns and y in entry.columns
-        }
+        own = [entry for entry in group.entries if x in entry.columns and y in entry.columns]
+        points = {entry.id: (entry.columns[x].value, entry.columns[y].value) for entry in own}
         if not same or len({point[0] for point in points.values()}) < 2:
             continue
         examples = board.ties.examples
         trend = fit_trend((board.column(x).title, board.column(y).title), points, "logit", examples)
         trend = trend.model_copy(update={"x": x, "y": y})
-        found.append(FittedTrend(trend, effective_robustness(trend, points, points, examples)))
+        drawn = None if trend.refused or evidence is None else _drawn(evidence, own, (x, y))
+        found.append(FittedTrend(trend, effective_robustness(trend, points, points, examples, drawn=drawn)))
     return found
+
+
+def _drawn(evidence: Evidence, entries: Sequence[Entry], pair: tuple[str, str]) -> NDArray[np.float64] | None:
+    panels = [evidence.panel(entries, key) for key in pair]
+    paired = [panel for panel in panels if panel is not None]
+    return resampled(paired, resamples=DRAWS) if len(paired) == len(pair) else None
+
+
+def rests_of(board: Board, trends: Sequence[FittedTrend]) -> dict[str, list[str]]:
+    """Id to its distances from the lines of its group, in words."""
+    found: dict[str, list[str]] = {}
+    for one in trends:
+        names = f"{board.column(one.trend.y).title} given {board.column(one.trend.x).title}"
+        for rest in one.distances:
+            found.setdefault(rest.model, []).append(f"{names}: {_points(rest)}")
+    return found
+
+
+def _points(rest: Effective) -> str:
+    return f"{100 * rest.rho:+.1f} [{100 * rest.low:+.1f}, {100 * rest.high:+.1f}]"
 
 
 def group_view(board: Board, group: Group, trends: Sequence[FittedTrend]) -> dict[str, Any]:
@@ -128,11 +159,10 @@ def _trend(board: Board, fitted: FittedTrend) -> dict[str, Any]:
         f"median line: slope {trend.median_slope:.3f}."
     )
     far = sorted((one for one in fitted.distances if one.outlier), key=lambda one: (-abs(one.rho), one.model))
-    outliers = [
-        {"id": one.model, "rho": f"{100 * one.rho:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"}
-        for one in far[:12]
-    ]
-    return {"text": text, "refused": trend.refused, "outliers": outliers}
+    outliers = [{"id": one.model, "rho": _points(one)} for one in far[:12]]
+    ordered = sorted(fitted.distances, key=lambda one: (-one.rho, one.model))
+    rests = [{"id": one.model, "rho": _points(one)} for one in ordered]
+    return {"text": text, "refused": trend.refused, "outliers": outliers, "rests": rests}
 
 
 def _rules(board: Board, rules: RankRules | None) -> dict[str, Any] | None:
@@ -142,23 +172,37 @@ def _rules(board: Board, rules: RankRules | None) -> dict[str, Any] | None:
         {
             "id": name,
             "rank": f"{rank:.2f}",
-            "rate": f"{100 * rules.win_rate[name]:.1f} %",
-            "strength": _strength(rules, name),
+            "rate": f"{100 * rules.win_rate[name]:.1f} %" if rules.win_rate else "-",
+            "strength": strength_text(rules.strength[name], len(rules.columns)) if rules.strength else "-",
         }
         for name, rank in sorted(rules.mean_rank.items(), key=lambda item: (item[1], item[0]))
     ]
     return {
         "columns": ", ".join(board.column(key).title for key in rules.columns),
         "rows": rows,
-        "agreement": [f"{first} and {second} {tau:.2f}" for (first, second), tau in rules.agreement.items()],
+        "agreement": agreement_table(rules.agreement),
     }
 
 
-def _strength(rules: RankRules, name: str) -> str:
-    found = rules.strength[name]
-    if len(rules.columns) < _TASKS:
-        return f"{found.value:+.0f}"
-    return f"{found.value:+.0f} [{found.low:+.0f}, {found.high:+.0f}]"
+def strength_text(found: Strength, tasks: int) -> str:
+    """A Bradley-Terry strength, with its interval where there are tasks enough to draw from."""
+    text = f"{found.value:+.0f}"
+    return text if tasks < _TASKS else f"{text} [{found.low:+.0f}, {found.high:+.0f}]"
+
+
+def agreement_table(agreement: Mapping[tuple[str, str], float]) -> dict[str, Any] | None:
+    """Kendall's tau of each pair of rules as a table, the lower left half empty; None if there is no pair."""
+    names = list(dict.fromkeys(name for pair in agreement for name in pair))
+    rows = [
+        {
+            "name": first,
+            "cells": [
+                f"{agreement[first, second]:.2f}" if (first, second) in agreement else "" for second in names[1:]
+            ],
+        }
+        for first in names[:-1]
+    ]
+    return {"names": names[1:], "rows": rows} if names else None
 
 
 def page_data(
@@ -180,7 +224,11 @@ def page_data(
             for entry in group.entries
         ]
         curves = [_curve(one.trend, group) for one in trends[group.name]]
-        listed.append({"name": group.name, "rows": rows, "trends": curves})
+        rests = {
+            f"{one.trend.x},{one.trend.y}": {rest.model: _points(rest) for rest in one.distances}
+            for one in trends[group.name]
+        }
+        listed.append({"name": group.name, "rows": rows, "trends": curves, "rests": rests})
     return {"columns": columns, "pairs": [",".join(pair) for pair in board.pairs], "groups": listed}
 
 

@@ -56,6 +56,7 @@
         var text = row.textContent.toLowerCase();
         var hit = words.every(function (word) { return text.indexOf(word) >= 0; });
         hit = hit && !(state.extra === "no" && row.dataset.extra === "true");
+        hit = hit && !(state.flags === "no" && row.dataset.flags);
         row.hidden = !hit;
         shown += hit ? 1 : 0;
       });
@@ -109,7 +110,11 @@
       var measured = group.name === "measured";
       traces.push({
         type: "scatter", mode: "markers", name: group.name, x: list("x"), y: list("y"),
-        customdata: list("id"), text: points.map(function (point) { return plain(point.id + "\n" + point.title); }),
+        customdata: list("id"), text: points.map(function (point) {
+          var rest = group.rests[first.key + "," + second.key];
+          rest = rest && rest[point.id] ? "\nresidual " + rest[point.id] : "";
+          return plain(point.id + "\n" + point.title + rest);
+        }),
         hovertemplate: "%{text}<br>%{x:.2f}, %{y:.2f}<extra></extra>",
         error_x: { type: "data", array: list("xe"), thickness: 0.7, width: 2, color: colour("--soft") },
         error_y: { type: "data", array: list("ye"), thickness: 0.7, width: 2, color: colour("--soft") },
@@ -138,7 +143,10 @@
     var range = function (key) {
       var values = [];
       data.groups.forEach(function (group) {
-        group.rows.forEach(function (row) { if (row.values[key]) { values.push(row.values[key][0]); } });
+        group.rows.forEach(function (row) {
+          var value = row.values[key];
+          if (value) { values.push(value[0] - value[1], value[0] + value[1]); }
+        });
       });
       var low = Math.min.apply(null, values), high = Math.max.apply(null, values), room = 0.06 * (high - low) || 1;
       return [low - room, high + room];
@@ -182,9 +190,10 @@
       if (row && !event.target.closest("a")) { choose(row.dataset.id, false); keep(); }
     });
   });
-  var search = document.getElementById("search"), extra = document.getElementById("extra");
+  var search = document.getElementById("search"), extra = document.getElementById("extra"), flags = document.getElementById("flags");
   search.addEventListener("input", function () { state.q = search.value; filter(); keep(); });
   extra.addEventListener("change", function () { state.extra = extra.checked ? "no" : ""; filter(); keep(); });
+  flags.addEventListener("change", function () { state.flags = flags.checked ? "no" : ""; filter(); keep(); });
   ["x-axis", "y-axis"].forEach(function (id) {
     document.getElementById(id).addEventListener("change", function () {
       state.pair = document.getElementById("x-axis").value + "," + document.getElementById("y-axis").value;
@@ -194,6 +203,7 @@
   function apply() {
     search.value = state.q || "";
     extra.checked = state.extra === "no";
+    flags.checked = state.flags === "no";
     sort(); filter(); draw(); choose(state.row, true);
   }
   window.addEventListener("hashchange", function () { state = read(); apply(); });

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robusteval.schema.errors import SpecError
-from robusteval.schema.source import MAX_BYTES, Problem, SourceError, read_source
+from robusteval.schema.reading import MAX_BYTES, read_source
+from robusteval.schema.source import Problem, SourceError
 
 
 def parse(tmp_path: Path, text: str | bytes) -> object:
