@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robusteval.data.imageset import ImageSet
+from robusteval.evaluators import EVALUATORS
 from robusteval.evaluators.adversarial import AdversarialEvaluator, Asked
 from robusteval.evaluators.adversarial_run import CLEAN, AdversarialRun
+from robusteval.evaluators.adversarial_stages import plan_stages
 from robusteval.evaluators.base import EvaluationContext, Evaluator
 from robusteval.evaluators.first_right import find_first_right
 from robusteval.evaluators.image_parts import decode_part
@@ -51,8 +53,6 @@ def whole_because(evaluator: Component, threat: Threat | None) -> str | None:
         evaluator: with resolved parameters.
         threat: threat model of the evaluation.
     """
-    from robusteval.evaluators import EVALUATORS
-
     found = EVALUATORS.load(evaluator.name)
     return refusal(found(found.Params.model_validate(evaluator.params)), threat)
 
@@ -66,8 +66,6 @@ def refusal(evaluator: Evaluator[Any], threat: Threat | None) -> str | None:
         )
     if threat is None:
         return "an adversarial evaluation needs a threat model"
-    from robusteval.evaluators.adversarial_stages import plan_stages
-
     for stage in plan_stages(evaluator.params.attacks, threat, classes=2):
         if stage.attack.composition is not None:
             return (

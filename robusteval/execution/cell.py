@@ -54,6 +54,8 @@ def run_cell(task: CellTask, store_uri: str, progress: Progress) -> CellSummary:
         with store.leases.hold(task.key, share_of=whole) as hold:
             state, reason = store.state(task.key)
             if task.shard is not None:
+                if not task.again and store.state(_CELL.validate_json(task.cell).key)[0] == "done":
+                    return CellSummary(task.key, "cached", time.monotonic() - started, "its cell has a result")
                 if state == "corrupt":  # a share under way; what it knew is measured again
                     store.set_aside(task.key)
             elif state == "corrupt":

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from robusteval.execution.cell import run_cell
-from robusteval.execution.events import CellSummary, CellTask
-from robusteval.execution.fan_out import merge_task, shard_tasks, why_whole
+from robusteval.execution.events import CellStatus, CellSummary, CellTask
+from robusteval.execution.executors import ExecutorSetup
+from robusteval.execution.fan_out import FanOut, merge_task, shard_tasks, why_whole
 from robusteval.execution.runner import RunOptions, run_plan
 from robusteval.planning.expand import expand
 from robusteval.planning.loader import load_suite
@@ -183,3 +184,70 @@ def test_keys_of_shares_differ_from_each_other_and_from_the_cell(plan_for: Calla
     assert all(len(key) == 64 for key in keys)
     assert shard_tasks(task, 1000)[-1].shard == Shard(index=23, count=24)
     assert replace(shard_tasks(task, 2)[0], key=task.key, shard=None) == task
+
+
+class Scripted:
+    """An executor whose tasks end, last one first, with the status that a script has for their share."""
+
+    device = "cpu"
+
+    def __init__(self, setup: ExecutorSetup, slots: int, script: dict[str, CellStatus]) -> None:
+        self.setup, self.slots, self.script = setup, slots, script
+        self.queue: list[CellTask] = []
+        self.seen: list[str] = []
+
+    def submit(self, task: CellTask) -> None:
+        self.queue.append(task)
+        assert len(self.queue) <= self.slots
+
+    def wait(self) -> CellSummary:
+        task = self.queue.pop()
+        name = "whole" if task.shard is None else str(task.shard)
+        self.seen.append(f"{name}+{task.merges}" if task.merges else name)
+        self.setup.on_progress(task.key, 0.5, "half")
+        return CellSummary(task.key, self.script.get(name, "ok"), 1.0, name)
+
+    def stop(self) -> None:
+        self.queue.clear()
+
+
+def play(task: CellTask, script: dict[str, CellStatus], slots: int = 2) -> tuple[CellSummary, Scripted, list[float]]:
+    reports: list[float] = []
+    setup = ExecutorSetup("store", lambda key, fraction, what: reports.append(fraction), cells=3)
+    made: list[Scripted] = []
+
+    def make(inner: ExecutorSetup) -> Scripted:
+        made.append(Scripted(inner, slots, script))
+        return made[0]
+
+    fan = FanOut(make, setup, shards=3)
+    fan.submit(task)
+    return fan.wait(), made[0], reports
+
+
+def test_the_runner_sees_one_cell_that_ends_when_its_shares_are_put_together(
+    plan_for: Callable[[Store], Plan], tmp_path: Path
+) -> None:
+    task = attacked(plan_for(Store.open(tmp_path)))[0]
+    summary, inner, reports = play(task, {})
+    assert (summary.key, summary.status) == (task.key, "ok")
+    assert sorted(inner.seen[:3]) == ["1of3", "2of3", "3of3"] and inner.seen[3:] == ["whole+3"]
+    assert reports[:3] == pytest.approx([0.5 / 3, 1.5 / 3, 2.5 / 3])
+
+
+def test_a_failed_share_ends_the_cell_without_those_that_have_not_begun(
+    plan_for: Callable[[Store], Plan], tmp_path: Path
+) -> None:
+    task = attacked(plan_for(Store.open(tmp_path)))[0]
+    summary, inner, _ = play(task, {"1of3": "failed"}, slots=1)
+    assert (summary.key, summary.status, summary.headline) == (task.key, "failed", "1of3")
+    assert inner.seen == ["1of3"]
+
+
+def test_a_share_that_another_run_is_at_leaves_the_cell_for_later(
+    plan_for: Callable[[Store], Plan], tmp_path: Path
+) -> None:
+    task = attacked(plan_for(Store.open(tmp_path)))[0]
+    summary, inner, _ = play(task, {"2of3": "busy"})
+    assert (summary.key, summary.status) == (task.key, "busy")
+    assert sorted(inner.seen) == ["1of3", "2of3", "3of3"]
