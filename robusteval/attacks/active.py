@@ -34,7 +34,7 @@ from robusteval.attacks.jobs import (
 from robusteval.attacks.run_queue import Job, RunQueue
 from robusteval.attacks.symptoms import NAN_GRADIENT, NAN_LOGITS, ZERO_GRADIENT
 from robusteval.models.classifier import Classifier
-from robusteval.models.forms import PROBES
+from robusteval.models.form_building import PROBES
 from robusteval.models.search import SearchModel
 from robusteval.schema.errors import CellError
 from robusteval.schema.records import Budget

@@ -27,8 +27,8 @@ from robusteval.attacks.gradient import negative_margin
 from robusteval.attacks.jobs import NEAR, STUCK, UNDEFINED, JobAttack, Jobs, State, Step, target_classes
 from robusteval.attacks.losses import cross_entropy, targeted_objective, untargeted_dlr_objective
 from robusteval.data.randomness import keyed_normal, keyed_uniform
-from robusteval.models.forms import Precision
 from robusteval.models.search import SearchModel
+from robusteval.models.search_plan import Precision
 from robusteval.schema.errors import UsageError
 from robusteval.schema.types import Frozen, Norm, PositiveInt, ThreatModel
 

@@ -18,7 +18,7 @@ from robusteval.attacks.guard import untouched
 from robusteval.attacks.jobs import JobAttack
 from robusteval.data.randomness import keyed_uniform
 from robusteval.models.classifier import Classifier
-from robusteval.models.forms import PROBES
+from robusteval.models.form_building import PROBES
 from robusteval.models.search import SearchModel
 from robusteval.schema.types import Frozen, Norm, PositiveInt
 

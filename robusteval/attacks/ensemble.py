@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from robusteval.attacks import ATTACKS
 from robusteval.attacks.base import Attack
 from robusteval.attacks.cascade import QUERIES, STEPS, Cascade, CascadeParams, StageName, summed
-from robusteval.models.forms import Precision
+from robusteval.models.search_plan import Precision
 from robusteval.schema.params import LATER
 from robusteval.schema.types import Access, Norm
 

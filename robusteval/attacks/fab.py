@@ -29,8 +29,8 @@ from robusteval.attacks.geometry import perturbation_norm, project_box, unit_l2
 from robusteval.attacks.hyperplane import row_blocks, step_to_hyperplane
 from robusteval.attacks.jobs import STUCK, UNDEFINED, JobAttack, Jobs, State, Step, selected, target_classes
 from robusteval.data.randomness import keyed_normal, keyed_uniform
-from robusteval.models.forms import Precision
 from robusteval.models.search import SearchModel
+from robusteval.models.search_plan import Precision
 from robusteval.schema.params import LATER
 from robusteval.schema.types import Fraction01, Frozen, Norm, PositiveFloat, PositiveInt
 

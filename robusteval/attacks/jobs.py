@@ -18,8 +18,8 @@ from torch import Tensor
 from robusteval.attacks.base import Attack, Found, OnVerdict, Standing
 from robusteval.attacks.guard import untouched
 from robusteval.models.classifier import Classifier
-from robusteval.models.forms import Precision
 from robusteval.models.search import SearchModel
+from robusteval.models.search_plan import Precision
 from robusteval.schema.types import Frozen
 
 P = TypeVar("P", bound=Frozen)

@@ -19,8 +19,8 @@ from robusteval.attacks.apgd_moves import into_l1
 from robusteval.attacks.gradient import negative_margin
 from robusteval.attacks.jobs import JobAttack, Jobs, State, Step
 from robusteval.attacks.square_windows import Proposals, WindowPlan, placed_patterns, window_mask, window_sides
-from robusteval.models.forms import Precision
 from robusteval.models.search import SearchModel
+from robusteval.models.search_plan import Precision
 from robusteval.schema.types import Access, Fraction01, Frozen, Norm, PositiveInt, ThreatModel
 
 SCREEN_WIDTH = 0.5

@@ -30,7 +30,7 @@ from robusteval.evaluators.model_checks import check_gradient, check_memory, cle
 from robusteval.evaluators.predictions import domain_accuracies
 from robusteval.evaluators.views import Views
 from robusteval.models.classifier import Classifier
-from robusteval.models.forms import PROBES
+from robusteval.models.form_building import PROBES
 from robusteval.models.search import SearchModel
 from robusteval.schema.records import Bits, Evaluation, Flag
 from robusteval.schema.threats import Threat

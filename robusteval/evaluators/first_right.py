@@ -16,7 +16,7 @@ from robusteval.evaluators.masking import CHECKED
 from robusteval.evaluators.model_checks import clean_logits
 from robusteval.evaluators.views import Views
 from robusteval.models.classifier import Classifier
-from robusteval.models.forms import PROBES
+from robusteval.models.form_building import PROBES
 
 COUNT = max(CHECKED, PROBES)
 """As many as anybody looks at."""

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from robusteval.models.classifier import MIN_BATCH, Classifier
-from robusteval.models.forms import Forms, Precision, SearchPlan
+from robusteval.models.forms import Forms
+from robusteval.models.search_plan import Precision, SearchPlan
 
 Loss = Callable[[Tensor], Tensor]
 """Maps logits (J, K) to one loss an example (J,)."""

@@ -12,8 +12,9 @@ from robusteval.attacks.jobs import NEAR, STUCK, JobAttack, Step
 from robusteval.attacks.symptoms import NAN_LOGITS, ZERO_GRADIENT
 from robusteval.data.randomness import keyed_uniform
 from robusteval.models.classifier import Classifier
-from robusteval.models.forms import LOGIT_PATIENCE, Precision
+from robusteval.models.forms import LOGIT_PATIENCE
 from robusteval.models.search import SearchModel
+from robusteval.models.search_plan import Precision
 from robusteval.schema.errors import CellError
 from robusteval.schema.types import Epsilon, Frozen, Norm, ThreatModel
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from robusteval.execution.device import rank_devices
 from robusteval.execution.events import CellSummary, CellTask
 from robusteval.execution.executors import ranks_of
 from robusteval.execution.ranks import RankError, run_ranks, split_over_devices
-from robusteval.methods import resume
 from robusteval.planning.expand import expand
 from robusteval.planning.loader import load_suite
 from robusteval.schema.cells import EvalCell, TrainCell
@@ -94,17 +94,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory, cells: dict[str, TrainCell |
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, cells: dict[str, TrainCell | EvalCell]) -> Store:
-    """A store in which two processes have trained, interrupted once after the first state was saved."""
-    store, cell = Store.open(tmp_path_factory.mktemp("shared")), cells["erm"]
-
-    def report(fraction: float, what: str) -> None:
-        if store.scratch(cell.key).get(resume.BLOB) is not None:
-            raise KeyboardInterrupt
-
-    with contextlib.suppress(KeyboardInterrupt):
-        run(store, cell, 2, report)
-    assert not children(os.getpid())
-    summary = run(store, cell, 2)
+    """A store in which two processes have trained."""
+    store = Store.open(tmp_path_factory.mktemp("shared"))
+    summary = run(store, cells["erm"], 2)
     assert summary.status == "ok", summary.headline
     return store
 
@@ -115,8 +107,7 @@ def training(store: Store, cell: TrainCell | EvalCell) -> TrainingResult:
     return found
 
 
-@needs_proc
-def test_two_processes_train_the_model_of_one_although_they_were_interrupted(
+def test_two_processes_train_the_model_of_one(
     cells: dict[str, TrainCell | EvalCell], alone: Store, shared: Store
 ) -> None:
     one, two = training(alone, cells["erm"]), training(shared, cells["erm"])
@@ -162,21 +153,40 @@ def test_a_failing_process_fails_the_cell_with_its_own_traceback(
     assert not children(os.getpid())
 
 
+def when_both_run(then: Callable[[list[int]], None]) -> threading.Thread:
+    """Do something with the two processes as soon as they are there."""
+
+    def wait() -> None:
+        while len(found := sorted(children(os.getpid()))) < 2:
+            time.sleep(0.02)
+        then(found)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@needs_proc
+def test_an_interrupted_run_leaves_no_process_and_no_record(
+    tmp_path: Path, cells: dict[str, TrainCell | EvalCell]
+) -> None:
+    store, cell = Store.open(tmp_path), cells["erm"]
+    thread = when_both_run(lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run(store, cell, 2)
+    thread.join()
+    assert not children(os.getpid())
+    assert store.state(cell.key)[0] == "missing"
+
+
 @needs_proc
 def test_a_killed_process_fails_the_cell_by_the_signal_and_takes_the_others_along(
     tmp_path: Path, cells: dict[str, TrainCell | EvalCell]
 ) -> None:
     store, cell = Store.open(tmp_path), cells["erm"]
-
-    def kill() -> None:
-        while len(found := sorted(children(os.getpid()))) < 2:
-            time.sleep(0.02)
-        os.kill(found[1], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
+    thread = when_both_run(lambda found: os.kill(found[1], signal.SIGKILL))
     summary = run(store, cell, 2)
-    killer.join()
+    thread.join()
     assert summary.status == "failed"
     assert "process 2 of 2 ended with signal SIGKILL; it may have run out of memory" in summary.headline
     assert not children(os.getpid())

@@ -85,6 +85,7 @@ def test_cells_go_to_sbatch_as_one_array_with_their_resources(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # submitit leaves its logs open
 def test_jobs_can_run_in_this_process(store: Store) -> None:
     options = RunOptions(executor="slurm", executor_options={"cluster": "debug"})
     summary = run_plan(two_cells(store), store, options)

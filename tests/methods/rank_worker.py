@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from robusteval.data.batches import DeviceSet
 from robusteval.data.imageset import ImageSet
+from robusteval.methods.base import no_progress
 from robusteval.methods.parallel import Ranks, joined
 from robusteval.methods.resolve import build_method
 from robusteval.methods.trainer import train
 from robusteval.models.classifier import Classifier
-from robusteval.schema.types import Component
+from robusteval.schema.types import Component, Progress
 from robusteval.store.scratch import Scratch
 
 COMMON = {"epochs": 2, "batch_size": 9, "lr": 0.05}
@@ -70,7 +71,18 @@ def network() -> Classifier:
     return Classifier(layers, classes=4, input_shape=(3, 8, 8), mean=(0.3,) * 3, std=(0.25,) * 3)
 
 
-def answer(name: str, ranks: Ranks, scratch: Scratch | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+class StoppedError(Exception):
+    """Ends a run in its second epoch."""
+
+
+def stop_in_second_epoch(fraction: float, what: str) -> None:
+    if what == "epoch 2/2":
+        raise StoppedError
+
+
+def answer(
+    name: str, ranks: Ranks, scratch: Scratch | None = None, progress: Progress = no_progress
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and the rest of what one run found."""
     method, params = RUNS[name]
     found = train(
@@ -80,6 +92,7 @@ def answer(name: str, ranks: Ranks, scratch: Scratch | None = None) -> tuple[dic
         validation=images(300, 2),
         seed=3,
         scratch=scratch,
+        progress=progress,
         ranks=ranks,
     )
     rest = {
@@ -89,6 +102,15 @@ def answer(name: str, ranks: Ranks, scratch: Scratch | None = None) -> tuple[dic
         "history": list(found.history),
     }
     return found.model.state_dict(), rest
+
+
+def resumed(name: str, ranks: Ranks, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a run finds that was stopped in every process and goes on from what one of them has saved."""
+    try:
+        answer(name, ranks, Scratch(folder), stop_in_second_epoch)
+    except StoppedError:
+        return answer(name, ranks, Scratch(folder))
+    raise AssertionError("the run was not stopped")
 
 
 def everything(ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -103,6 +125,8 @@ def main(index: str, count: str, meeting: str, out: str) -> None:
     torch.set_num_threads(1)
     with joined(int(index), int(count), torch.device("cpu"), Path(meeting)) as ranks:
         tensors, documents = everything(ranks)
+        weights, documents["resumed"] = resumed("linf", ranks, Path(out) / "scratch")
+        tensors |= {f"resumed/{key}": value for key, value in weights.items()}
     safetensors.torch.save_file(tensors, f"{out}/{index}.safetensors", {"documents": json.dumps(documents)})
 
 

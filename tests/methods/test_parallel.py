@@ -103,6 +103,14 @@ def test_both_processes_know_the_same_to_the_last_bit(two: list[Found]) -> None:
     assert first[1] == second[1]
 
 
+def test_a_stopped_run_goes_on_to_the_same_weights_and_budget(two: list[Found]) -> None:
+    tensors, documents = two[0]
+    keys = [key.removeprefix("resumed/") for key in tensors if key.startswith("resumed/")]
+    assert len(keys) > 6
+    assert all(torch.equal(tensors[f"resumed/{key}"], tensors[f"linf/{key}"]) for key in keys)
+    assert documents["resumed"] == documents["linf"]
+
+
 @given(st.integers(1, 60), st.integers(1, 9))
 def test_rows_cover_a_batch_once(n: int, count: int) -> None:
     rows = [list(range(n)[Ranks(index, count).rows(n)]) for index in range(count)]

@@ -14,10 +14,11 @@ from robusteval.models.build import build_classifier
 from robusteval.models.checkpoint_info import CheckpointInfo
 from robusteval.models.checkpoints import load_checkpoint
 from robusteval.models.classifier import Classifier
-from robusteval.models.forms import LOGIT_TOLERANCE, PROBES, SIGN_LIMIT, Precision
+from robusteval.models.form_building import LOGIT_TOLERANCE, PROBES, SIGN_LIMIT
 from robusteval.models.importing import import_weights
 from robusteval.models.low_precision import low_dtype
 from robusteval.models.search import SearchModel
+from robusteval.models.search_plan import Precision
 from robusteval.schema.types import Component
 
 PRECISIONS: tuple[Precision, ...] = ("exact", "fast")
