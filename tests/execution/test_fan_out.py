@@ -19,6 +19,7 @@ from robusteval.planning.plan import Plan, make_plan
 from robusteval.schema.cells import EvalCell
 from robusteval.schema.errors import UsageError
 from robusteval.schema.shards import Shard
+from robusteval.schema.types import Resources
 from robusteval.store.store import Store
 
 SUITE = """
@@ -213,7 +214,7 @@ class Scripted:
 
 def play(task: CellTask, script: dict[str, CellStatus], slots: int = 2) -> tuple[CellSummary, Scripted, list[float]]:
     reports: list[float] = []
-    setup = ExecutorSetup("store", lambda key, fraction, what: reports.append(fraction), cells=3)
+    setup = ExecutorSetup("store", lambda key, fraction, what: reports.append(fraction), cells=3, resources=Resources())
     made: list[Scripted] = []
 
     def make(inner: ExecutorSetup) -> Scripted:
