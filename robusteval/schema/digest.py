@@ -20,11 +20,13 @@ _LARGEST = 2**53 - 1
 
 def canonical_json(value: Any) -> bytes:
     """Encode a JSON value as RFC 8785 bytes; NaN and infinities raise `ValueError`."""
-    plain = value if _is_plain(value) else _whole(value)
-    if plain is value or _is_plain(plain):
-        # The standard encoder writes the same bytes many times faster.
-        return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
-    return rfc8785.dumps(value)
+    plain = value
+    if not _is_plain(value):
+        plain = _whole(value)
+        if not _is_plain(plain):
+            return rfc8785.dumps(value)
+    # The standard encoder writes the same bytes many times faster.
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 
 def _whole(value: Any) -> Any:

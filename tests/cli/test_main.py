@@ -66,7 +66,7 @@ def test_results_are_shown_without_torch(finished: Path) -> None:
         (["plan", "smoke", "--only", "speed=1"], "unknown field 'speed'"),
         (["plan", "smoke", "--only", "label=nobody"], "matches no cell"),
         (["plan", "smoke", "--store", "ftp://bucket"], "scheme 'ftp' is not supported"),
-        (["run", "smoke", "--executor", "ray"], "unknown executor 'ray'"),
+        (["run", "smoke", "--executor", "rya"], "unknown executor 'rya'"),
         (["run", "smoke", "--device", "abacus"], "abacus"),
         (["run", "smoke", "--device", "meta"], "cannot be used"),
         (["run", "smoke", "--device", "cpu:7"], "is not on this machine"),
