@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
+from robusteval.schema.errors import DataError
 from robusteval.schema.types import Frozen
 
 
@@ -216,3 +218,13 @@ class PublishedParams(Frozen):
     """Folder of the dataset; by default `~/.cache/robusteval/datasets/NAME`, which `robusteval data link` sets."""
     complete: bool = True
     """Refuse a copy with other numbers of images or classes than were published."""
+
+
+def absent(name: str, place: Path) -> DataError:
+    """The error for a published dataset that does not lie at `place`: what it needs, and how to get it."""
+    published = PUBLISHED[name]
+    fetch = f"run `robusteval data fetch {name}`, " if published.downloads else ""
+    return DataError(
+        f"{place}: {name} is not there; it needs {published.layout}; {fetch}link it with `robusteval data link {name} "
+        f"FOLDER`, or set 'path'"
+    )

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from robusteval.data.arrays import Labels, Pixels, check_length
-from robusteval.data.catalogue import PUBLISHED, PublishedParams
+from robusteval.data.catalogue import PublishedParams, absent
 from robusteval.data.cifar_classes import CIFAR10_CLASSES, CIFAR100_CLASSES
 from robusteval.data.cifar_files import SIDE, read_binary, read_pickled
 from robusteval.data.image_folder import ImageFolder, ImageFolderParams
@@ -158,10 +158,7 @@ class Cifar(Dataset[CifarParams]):
             return None
         root = next((at for at in (self.root, self.root / self.name) if (at / "train").is_dir()), None)
         if root is None:
-            raise DataError(
-                f"{self.root}: {self.name} is not there; it needs {PUBLISHED[self.name].layout}; run `robusteval data "
-                f"fetch {self.name}`, link it with `robusteval data link {self.name} FOLDER`, or set 'path'"
-            )
+            raise absent(self.name, self.root)
         params = ImageFolderParams(
             path=str(root), layout="split", validation=self.params.validation, cache=self.params.cache
         )

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from robusteval.data.arrays import Labels, Pixels, TestArrays, check_labels, check_length, open_array
-from robusteval.data.catalogue import PUBLISHED, PublishedParams
+from robusteval.data.catalogue import PUBLISHED, PublishedParams, absent
 from robusteval.data.cifar_classes import CIFAR10_CLASSES, CIFAR100_CLASSES
 from robusteval.data.folder_index import content_digests, stamped
 from robusteval.data.places import cache_folder, dataset_place
@@ -74,10 +74,7 @@ class _CifarArrays(TestArrays[CifarShiftParams]):
         if (root / self.folder).is_dir():
             return root / self.folder
         if not root.is_dir():
-            raise DataError(
-                f"{root}: {self.name} is not there; it needs {PUBLISHED[self.name].layout}; run `robusteval data fetch "
-                f"{self.name}`, link it with `robusteval data link {self.name} FOLDER`, or set 'path'"
-            )
+            raise absent(self.name, root)
         return root
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from robusteval.data.catalogue import PUBLISHED, PublishedParams
+from robusteval.data.catalogue import PUBLISHED, PublishedParams, absent
 from robusteval.data.folder_index import ImageFile, list_images
 from robusteval.data.imageset import IMAGENET, Dataset, ImageSet, Split
 from robusteval.data.indexed import DecodingParams, IndexedImages
@@ -163,10 +163,7 @@ class ImageNet(Dataset[ImageNetParams]):
     @cached_property
     def _parts(self) -> dict[str, ClassFolders]:
         if not self.root.is_dir():
-            raise DataError(
-                f"{self.root}: {self.name} is not there; it needs {PUBLISHED[self.name].layout}; link it with "
-                f"`robusteval data link {self.name} FOLDER`, or set 'path'"
-            )
+            raise absent(self.name, self.root)
         wanted = [*(("train",) if self.params.train else ()), *(self.params.domains or DOMAINS)]
         parts: dict[str, ClassFolders] = {}
         for name in wanted:

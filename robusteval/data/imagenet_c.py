@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from robusteval.data.catalogue import PUBLISHED, PublishedParams
+from robusteval.data.catalogue import PublishedParams, absent
 from robusteval.data.imagenet import ClassFolders
 from robusteval.data.imageset import IMAGENET, Dataset, ImageSet, Split
 from robusteval.data.indexed import DecodingParams
@@ -115,10 +115,7 @@ class ImageNetC(Dataset[ImageNetCParams]):
     def _folders(self) -> dict[str, Path]:
         """Corruption to its folder."""
         if not self.root.is_dir():
-            raise DataError(
-                f"{self.root}: {self.name} is not there; it needs {PUBLISHED[self.name].layout}; run `robusteval data "
-                f"fetch {self.name}`, link it with `robusteval data link {self.name} FOLDER`, or set 'path'"
-            )
+            raise absent(self.name, self.root)
         places = [self.root, *(self.root / group for group in _GROUPS if (self.root / group).is_dir())]
         found = {path.name: path for place in places for path in sorted(place.iterdir()) if (path / "1").is_dir()}
         missing = [name for name in self.params.corruptions or () if name not in found]
