@@ -175,6 +175,7 @@ def print_scores(table: SuiteTable, form: str, *, verbose: bool = False) -> None
     """Write a table to standard output."""
     from robusteval.cli import render
     from robusteval.scoring import render as scoring
+    from robusteval.scoring.notes import notes
 
     if form == "json":
         print(json.dumps(scoring.to_json(table), indent=2))
@@ -184,7 +185,7 @@ def print_scores(table: SuiteTable, form: str, *, verbose: bool = False) -> None
         print(scoring.to_markdown(table), end="")
     else:
         header, rows = scoring.to_plain_rows(table)
-        render.print_table(header, rows, scoring.notes(table), title=f"{table.suite} version {table.version}")
+        render.print_table(header, rows, notes(table), title=f"{table.suite} version {table.version}")
         if verbose:
             header, rows = scoring.comparison_rows(table)
             render.print_table(header, rows, [f"Compared with {table.baseline!r} on the same examples."])

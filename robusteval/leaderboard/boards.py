@@ -80,8 +80,8 @@ class Minimum(Frozen):
     """Forward passes per attacked example."""
     backward_per_example: NonNegativeFloat = 0.0
     """Backward passes per attacked example."""
-    attacks: tuple[Name, ...] = ()
-    """Attacks whose outcomes must be there."""
+    attacks: tuple[Line, ...] = ()
+    """Attacks whose outcomes must be there, members of an ensemble as `autoattack/square`."""
 
 
 class Board(Frozen):

@@ -15,7 +15,7 @@ from robusteval.planning.plan import make_plan
 from robusteval.schema.cells import TrainCell
 from robusteval.schema.errors import CellError
 from robusteval.schema.records import TrainingResult
-from robusteval.scoring.render import notes
+from robusteval.scoring.notes import notes
 from robusteval.scoring.table import score
 from robusteval.store.store import Store
 

@@ -39,6 +39,22 @@ def test_the_rules_are_what_the_suite_measured(board: Board, make_entry: MakeEnt
     assert found.minimum.examples == {"a_id": 60, "r_id@0": 60, "a_ood": 60, "r_ood@0": 60}
 
 
+def test_members_of_an_ensemble_are_demanded_by_their_names(make_entry: MakeEntry) -> None:
+    entry = make_entry("one")
+    names = {"pgd": "autoattack/apgd-ce", "robust": "robust", "clean": "clean"}
+    records = {}
+    for record in entry.records:
+        found = record.evaluation
+        assert found is not None
+        outcomes = {names[name]: bits for name, bits in found.outcomes.items()}
+        records[record.cell_key] = record.model_copy(
+            update={"evaluation": found.model_copy(update={"outcomes": outcomes})}
+        )
+    board = found_board(plan_of(entry), records, "b")
+    assert board.minimum.attacks == ("autoattack/apgd-ce",)
+    assert Board.model_validate_json(board.model_dump_json()) == board
+
+
 def test_only_finished_columns_are_ranked(make_entry: MakeEntry) -> None:
     entry = make_entry("one")
     records = {record.cell_key: record for record in entry.records if record.cell.data.domains == ("id",)}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from robusteval.schema.plans import RowSeed, StoredPlan
+from robusteval.scoring.notes import notes
 from robusteval.scoring.outcomes import read_outcomes
-from robusteval.scoring.render import notes
 from robusteval.scoring.sides import side_of_plan
 from robusteval.scoring.table import score
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from robusteval.schema.types import Epsilon, ThreatModel
-from robusteval.scoring.render import comparison_rows, notes, to_csv, to_json, to_markdown, to_plain_rows
+from robusteval.scoring.notes import notes
+from robusteval.scoring.render import comparison_rows, to_csv, to_json, to_markdown, to_plain_rows
 from robusteval.scoring.table import score
 
 

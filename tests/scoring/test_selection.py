@@ -6,8 +6,9 @@ import pytest
 from robusteval.schema.cells import CellStart, EvalCell
 from robusteval.schema.plans import ProtocolUse, StoredPlan
 from robusteval.schema.records import ResultRecord, result_digest
+from robusteval.scoring.notes import notes
 from robusteval.scoring.outcomes import Outcomes
-from robusteval.scoring.render import notes, to_plain_rows
+from robusteval.scoring.render import to_plain_rows
 from robusteval.scoring.table import score
 
 PROTOCOL = ProtocolUse(

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from robusteval.schema.plans import role_of
-from robusteval.scoring.render import flat_rows, notes
+from robusteval.scoring.notes import notes
+from robusteval.scoring.render import flat_rows
 from robusteval.scoring.table import score
 
 SPEC = "aa-standard@linf-0.1@n20@seed0@engine1"

@@ -14,8 +14,9 @@ from robusteval.schema.plans import RowSeed, StoredPlan, unseen_role
 from robusteval.schema.threats import SpatialThreat
 from robusteval.schema.types import Epsilon, Norm, ThreatModel
 from robusteval.scoring.frames import attack_frame
+from robusteval.scoring.notes import notes
 from robusteval.scoring.outcomes import Outcomes
-from robusteval.scoring.render import notes, to_csv, to_json, to_markdown, to_plain_rows
+from robusteval.scoring.render import to_csv, to_json, to_markdown, to_plain_rows
 from robusteval.scoring.results import SuiteTable
 from robusteval.scoring.table import score
 from robusteval.scoring.threats import distinct_names, in_common, mean_over_threats, overall, union
