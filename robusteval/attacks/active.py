@@ -9,13 +9,13 @@ the company of the examples; which of its runs breaks it first does, where sever
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robusteval.attacks.accounts import Accounts
 from robusteval.attacks.base import Found, OnVerdict, Standing, Verdict, judged, original_logits
 from robusteval.attacks.geometry import clip_to_threat, perturbation_norm
 from robusteval.attacks.guard import check_proposal
@@ -37,7 +37,6 @@ from robusteval.models.classifier import Classifier
 from robusteval.models.form_building import PROBES
 from robusteval.models.search import SearchModel
 from robusteval.schema.errors import CellError
-from robusteval.schema.records import Budget
 
 ACCELERATOR_SLOTS = 16
 """An accelerator takes this many times the slots of a CPU."""
@@ -74,18 +73,6 @@ def prepared_search(attack: AnyJobAttack, model: Classifier, examples: Standing)
     return search
 
 
-@dataclass
-class _Tally:
-    """What one example has cost and met so far."""
-
-    forward: int = 0
-    backward: int = 0
-    steps: int = 0
-    stuck: bool = False
-    undefined: bool = False
-    near: bool = False
-
-
 class Engine:
     """One attack on N examples. A row is a job in the current batch.
 
@@ -110,7 +97,7 @@ class Engine:
         self.on_verdict = on_verdict
         n = len(examples)
         self.queue = RunQueue(n, attack.runs(model.classes))
-        self.tallies = [_Tally() for _ in range(n)]
+        self.accounts = Accounts(n)
         self.verdicts: list[Verdict | None] = [None] * n
         self.found = examples.images.clone()
         self.margin, _ = judged(examples.logits, examples.labels)
@@ -147,7 +134,7 @@ class Engine:
         for owner in {*range(len(self.examples))} - {*self._near}:
             self.queue.settle(owner)
         for owner in self._near:
-            self.tallies[owner].near = False
+            self.accounts[owner].near = False
         self._near = []
 
     def _round(self) -> bool:
@@ -170,26 +157,12 @@ class Engine:
         before = self.model.passes.snapshot()
         step = self.attack.step(self.search, self.state)
         owners = [owner for owner, _ in self.rows]
-        self._charge(owners, self.model.passes.since(before), step.forward, step.backward)
+        self.accounts.charge(owners, self.model.passes.since(before), step.forward, step.backward)
         self.steps += 1
         claims, finished = torch.stack([step.claims, step.finished]).cpu()
         if bool((claims | finished).any()):
             self._verify(step, claims.nonzero().flatten().tolist())
             self._refill(self._leaving(finished.tolist()))
-
-    def _charge(
-        self, owners: list[int], spent: Budget, forward: Tensor | None = None, backward: Tensor | None = None
-    ) -> None:
-        """Put passes to the account of the examples they were made for."""
-        shares = zip(
-            owners,
-            _shares(spent.forward, len(owners), forward),
-            _shares(spent.backward, len(owners), backward),
-            strict=True,
-        )
-        for owner, forwards, backwards in shares:
-            self.tallies[owner].forward += forwards
-            self.tallies[owner].backward += backwards
 
     def _verify(self, step: Step, rows: list[int]) -> None:
         """Believe a claim only if the original model errs on the clipped candidate."""
@@ -204,7 +177,7 @@ class Engine:
         proposed = check_proposal(name, step.candidates[claimed], clean, threat, keys=keys, bounded=bounded)
         candidates = clip_to_threat(proposed, clean, threat)
         margin, wrong = judged(original_logits(self.model, candidates), labels)
-        self._charge(owners, self.model.passes.since(before))
+        self.accounts.charge(owners, self.model.passes.since(before))
         norm = perturbation_norm(candidates - clean, threat.norm).tolist()
         for index in wrong.nonzero().flatten().tolist():
             owner = owners[index]
@@ -215,19 +188,19 @@ class Engine:
     def _break(self, row: int, margin: float, norm: float) -> None:
         owner, run = self.rows[row]
         self.queue.settle(owner)
-        tally = self.tallies[owner]
+        account = self.accounts[owner]
         undefined = (NAN_LOGITS,) if math.isnan(margin) else ()
         step, image = int(self.steps[row]), self.found[owner]
         self._decide(
-            Verdict(owner, True, run, step, margin, norm, tally.forward, tally.backward, undefined, image=image)
+            Verdict(owner, True, run, step, margin, norm, account.forward, account.backward, undefined, image=image)
         )
 
     def _survive(self, owner: int) -> None:
-        tally = self.tallies[owner]
-        met = ((ZERO_GRADIENT, tally.stuck), (NAN_GRADIENT, tally.undefined))
+        account = self.accounts[owner]
+        met = ((ZERO_GRADIENT, account.stuck), (NAN_GRADIENT, account.undefined))
         symptoms = tuple(name for name, seen in met if seen)
         margin = float(self.margin[owner])
-        self._decide(Verdict(owner, False, -1, tally.steps, margin, 0.0, tally.forward, tally.backward, symptoms))
+        self._decide(Verdict(owner, False, -1, account.steps, margin, 0.0, account.forward, account.backward, symptoms))
 
     def _decide(self, verdict: Verdict) -> None:
         self.verdicts[verdict.example] = verdict
@@ -250,13 +223,13 @@ class Engine:
 
     def _end(self, row: int, *, stuck: bool, undefined: bool, near: bool) -> None:
         owner, _ = self.rows[row]
-        tally = self.tallies[owner]
-        tally.steps += int(self.steps[row])
-        tally.stuck |= stuck
-        tally.undefined |= undefined
-        tally.near |= near
+        account = self.accounts[owner]
+        account.steps += int(self.steps[row])
+        account.stuck |= stuck
+        account.undefined |= undefined
+        account.near |= near
         if self.queue.end(owner):
-            if tally.near and self.search.precision == "fast":
+            if account.near and self.search.precision == "fast":
                 self._near.append(owner)
             else:
                 self._survive(owner)
@@ -296,7 +269,7 @@ class Engine:
         )
         before = self.model.passes.snapshot()
         state = self.attack.begin(self.search, jobs, self.seed)
-        self._charge(owners, self.model.passes.since(before))
+        self.accounts.charge(owners, self.model.passes.since(before))
         return state
 
     def _shrink(self) -> None:
@@ -314,15 +287,6 @@ class Engine:
 
     def _indices(self, rows: list[int]) -> Tensor:
         return torch.tensor(rows, dtype=torch.int64, device=self.examples.labels.device)
-
-
-def _shares(total: int, count: int, given: Tensor | None) -> list[int]:
-    """Passes of each of `count` jobs; the first get one more where they do not divide."""
-    if given is not None:
-        own: list[int] = given.tolist()
-        return own
-    share, rest = divmod(total, count)
-    return [share + 1] * rest + [share] * (count - rest)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
