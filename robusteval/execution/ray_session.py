@@ -39,7 +39,8 @@ _HTTP2_SETTINGS = 4
 class RaySession:
     """A connection to a cluster.
 
-    A process that is connected to Ray already keeps that connection, which then is not closed here either.
+    A process that is connected to Ray already keeps that connection, which then is not closed here either; another
+    address is refused.
 
     Args:
         import_ray: imports Ray and gives it back; called when the environment is as Ray should find it.
@@ -59,7 +60,9 @@ class RaySession:
         try:
             self._undo.enter_context(_ray_environment())
             self.ray = import_ray()
-            if not self.ray.is_initialized():
+            if self.ray.is_initialized():
+                self._stay(address)
+            else:
                 handler = self._undo.enter_context(_kept_signal(signal.SIGTERM))
                 self._connect(address or os.environ.get("RAY_ADDRESS"), jobs, resources)
                 self._undo.callback(self.ray.shutdown)
@@ -72,6 +75,18 @@ class RaySession:
     def close(self) -> None:
         """Leave the cluster, end a local one, and put signal handlers and environment back."""
         self._undo.close()
+
+    def _stay(self, address: str | None) -> None:
+        """Keep the connection that is there, if it is to the cluster that was asked for."""
+        if address in (None, "auto", "local"):
+            return
+        _check_answer(address)
+        here = self.ray.get_runtime_context().gcs_address
+        if not address.startswith("ray://") and address != here:
+            raise UsageError(
+                f"--address {address!r}: this process is connected to the Ray cluster at {here} already; call "
+                "ray.shutdown() first, or leave the address out"
+            )
 
     def _connect(self, address: str | None, jobs: int | None, resources: Resources) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

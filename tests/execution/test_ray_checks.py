@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,27 @@ def test_cells_that_fit_on_no_node_are_refused_with_what_there_is(
     text = refused(plan_of(tmp_path, store, cpus=64), store, RunOptions(executor="ray"))
     assert "no node of the Ray cluster has 64 CPUs and 2.0 GB" in text
     assert "1 CPUs and 8.0 GB" in text
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_process_stays_with_its_cluster_and_refuses_another(ray_cluster: Any, store: Store) -> None:
+    RayExecutor(setup_of(store, address=ray_cluster.address)).stop()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        def greet() -> None:
+            connection, _ = other.accept()
+            connection.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            connection.close()
+
+        greeting = threading.Thread(target=greet)
+        greeting.start()
+        with pytest.raises(
+            UsageError, match=f"127.0.0.1:{port}.*connected to the Ray cluster at {ray_cluster.address}"
+        ):
+            RayExecutor(setup_of(store, address=f"127.0.0.1:{port}"))
+        greeting.join()
 
 
 @pytest.mark.ray
