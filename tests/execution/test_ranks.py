@@ -60,12 +60,13 @@ def run(store: Store, cell: TrainCell | EvalCell, ranks: int, report: Progress =
 
 
 def children(parent: int) -> list[int]:
-    """Process ids of the running children of a process."""
+    """Process ids of the running ranks that a process has started."""
     found = []
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = file.read_text().rpartition(")")[2].split()
-            if fields[1] == str(parent) and fields[0] != "Z":
+            ours = b"robusteval.execution.rank" in (file.parent / "cmdline").read_bytes()
+            if fields[1] == str(parent) and fields[0] != "Z" and ours:
                 found.append(int(file.parent.name))
     return found
 
