@@ -217,7 +217,10 @@ class RayExecutor:
                 f"no node of the Ray cluster has {self._share}, which one cell needs; its nodes have {sizes}; change "
                 f"'resources' in the suite, or --device"
             )
-        problems = [line for node, report in self._inspect(chosen).items() for line in _lines(node, report)]
+        found = self._inspect(chosen)
+        # A node that died since it was listed is no obstacle, as long as another one is left.
+        alive = {_node_name(node) for node in self._nodes()}
+        problems = [line for node, report in found.items() if node in alive for line in _lines(node, report)]
         if problems:
             raise UsageError(f"the Ray cluster cannot run this: {'; '.join(problems)}")
 
@@ -231,8 +234,7 @@ class RayExecutor:
         for node in nodes:
             needs = NodeNeeds(self._setup.store_uri, self._setup.data, f"{node['NodeID'][:12]}-{secrets.token_hex(6)}")
             strategy = pinned(node_id=node["NodeID"], soft=False)
-            name = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
-            asked[name] = look.options(scheduling_strategy=strategy).remote(needs), needs
+            asked[_node_name(node)] = look.options(scheduling_strategy=strategy).remote(needs), needs
         references = [reference for reference, _ in asked.values()]
         self._ray.wait(references, num_returns=len(references), timeout=self._params.check_s)
         found: dict[str, list[str]] = {}
@@ -272,3 +274,7 @@ def _first_line(error: BaseException) -> str:
 def _last_line(error: BaseException) -> str:
     """The line of a remote traceback that says what happened."""
     return (str(error) or type(error).__name__).strip().rpartition("\n")[2]
+
+
+def _node_name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"

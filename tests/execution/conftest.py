@@ -16,9 +16,6 @@ RAY_SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AUTH_MODE": "disabled",
-    # A busy machine is no dead node.
-    "RAY_health_check_timeout_ms": "60000",
-    "RAY_health_check_failure_threshold": "20",
 }
 
 
