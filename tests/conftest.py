@@ -96,7 +96,7 @@ def imagecorruptions() -> Iterator[Callable[..., Any]]:
         pytest.skip("imagecorruptions is not installed; it is the reference of these tests")
     home = Path(found.origin).parent
     stand_in = types.ModuleType("pkg_resources")
-    stand_in.resource_filename = lambda _, path: str(home / path)  # type: ignore[attr-defined]
+    vars(stand_in)["resource_filename"] = lambda _, path: str(home / path)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setattr("numpy.float_", float, raising=False)

@@ -111,7 +111,7 @@ def _autoattack_stand_ins() -> dict[str, types.ModuleType]:
     reference = import_pyautoattack()
     package = types.ModuleType("autoattack", "Stand-in for the unpackaged `autoattack`, backed by pyautoattack.")
     package.__path__ = []
-    package.AutoAttack = _git_style_autoattack(reference.AutoAttack)  # type: ignore[attr-defined]
+    vars(package)["AutoAttack"] = _git_style_autoattack(reference.AutoAttack)
     found = {"autoattack": package}
     for part in _AUTOATTACK_SUBMODULES:
         found[f"autoattack.{part}"] = _import_quietly(f"pyautoattack.{part}")
@@ -150,7 +150,7 @@ def _pkg_resources_stand_in() -> types.ModuleType:
         anchor = package if spec is not None and spec.submodule_search_locations else package.rpartition(".")[0]
         return str(files(anchor) / resource)
 
-    module.resource_filename = resource_filename  # type: ignore[attr-defined]
+    vars(module)["resource_filename"] = resource_filename
     return module
 
 

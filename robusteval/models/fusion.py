@@ -22,6 +22,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from robusteval.models.classifier import MIN_BATCH
 from robusteval.models.folding import hooked
 from robusteval.models.fused_convolution import FusedConvolution, FusedResidual
+from robusteval.models.low_precision import has_onednn
 
 TYPICAL = 64
 """Batch size for which weights are laid out; others are computed as well."""
@@ -41,7 +42,7 @@ def fuse_convolutions(network: nn.Module, images: Tensor) -> nn.Module:
         ValueError: nothing can be fused: no convolution, hooks that tracing would lose, or no oneDNN.
         RuntimeError: the network's control flow depends on its input (with TypeError, as torch.fx raises them).
     """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not has_onednn():
         raise ValueError("this build of torch lacks oneDNN")
     if any(hooked(module) for module in network.modules()):
         raise ValueError("modules have hooks")

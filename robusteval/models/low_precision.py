@@ -10,6 +10,12 @@ from torch import Tensor, nn
 from robusteval.models.classifier import Classifier
 
 
+def has_onednn() -> bool:
+    """Whether this build of torch computes with oneDNN on a CPU."""
+    # torch has not written a type to this function.
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
 def low_dtype(device: torch.device) -> tuple[torch.dtype | None, str]:
     """The type to search in where a device multiplies it faster than float32, else None and the reason."""
     if device.type == "cuda":
@@ -29,7 +35,7 @@ def _cpu_dtype() -> tuple[torch.dtype | None, str]:
         return None, "this version of torch does not say whether the CPU computes in bfloat16"
     if not any(question() for question in known):
         return None, "this CPU has neither AMX nor AVX512-BF16"
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not has_onednn():
         return None, "this build of torch lacks oneDNN, which computes in bfloat16"
     return torch.bfloat16, ""
 

@@ -136,10 +136,20 @@ def make_plan(expansion: Expansion, lookup: Lookup, only: Filter | None = None) 
     )
 
 
+_TOLD: Mapping[str, State] = {
+    "done": "done",
+    "running": "running",
+    "stale": "stale",
+    "failed": "failed",
+    "corrupt": "corrupt",
+}
+"""What a store says of a cell that decides its state, whatever it needs."""
+
+
 def _state(item: ExpandedCell, lookup: Lookup, planned: Mapping[str, PlannedCell]) -> tuple[State, str]:
     found, reason = lookup(item.key)
-    if found in ("done", "running", "stale", "failed", "corrupt"):
-        return found, reason  # type: ignore[return-value]
+    if (told := _TOLD.get(found)) is not None:
+        return told, reason
     for need in item.needs:
         before = planned[need]
         if before.state in ("failed", "corrupt", "blocked"):

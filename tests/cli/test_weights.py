@@ -54,10 +54,15 @@ def test_foreign_weights_become_a_checkpoint(command: Command, foreign: Path, tm
     ],
 )
 def test_a_mistake_is_one_line(
-    command: Command, foreign: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: object, says: str
+    command: Command,
+    foreign: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = command("import-weights", foreign, *OPTIONS, *arguments)  # type: ignore[misc]
+    code, out, err = command("import-weights", foreign, *OPTIONS, *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert says in err
